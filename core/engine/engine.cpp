@@ -45,7 +45,13 @@ void Engine::loop() {
     std::unique_lock lock(mutex_);
     while (!stop_) {
         Step step;
-        const std::vector<Share> shares = plan(step);
+        std::vector<Share> shares;
+        try {
+            shares = plan(step);
+        } catch (const std::exception &) {  // no memory even for the plan: nothing was computed, everybody is told
+            shares.clear();
+            for (const auto &r : requests_) fail(*r, Error(DSV4_E_NO_MEMORY, "out of memory while planning a step"));
+        }
         if (shares.empty()) {
             happened_.notify_all();  // plan() may have ended requests
             if (std::none_of(requests_.begin(), requests_.end(), [&](const auto &r) { return runnable(*r); }))

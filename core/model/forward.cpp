@@ -4,9 +4,10 @@
 
 namespace dsv4 {
 
-Network load_network(const Device &device, const ModelWeights &weights, const Progress &on_progress) {
+Network load_network(const Device &device, const dsv4_shape &shape, const ModelWeights &weights, int32_t expert_tier,
+                     const Progress &on_progress) {
     Network n;
-    n.shape = weights.shape;
+    n.shape = shape;
     uint64_t done = 0, total = 0;
     const auto bytes = [](const BlockWeights &b) {
         uint64_t sum = 0;
@@ -17,7 +18,7 @@ Network load_network(const Device &device, const ModelWeights &weights, const Pr
     for (const auto &b : weights.layers) total += bytes(b);
     for (const auto &b : weights.mtp) total += bytes(b);
     const auto create = [&](const BlockWeights &b) {
-        Block block = device.block(weights.shape, b.desc());
+        Block block = device.block(shape, b.desc(expert_tier));
         done += bytes(b);
         if (on_progress && !on_progress(done, total)) throw Error(DSV4_E_CANCELLED, "the load was stopped by its caller");
         return block;
@@ -34,7 +35,7 @@ Network load_network(const Device &device, const ModelWeights &weights, const Pr
     return n;
 }
 
-Forward::Forward(const Device &device, const Network &network, const Capacity &capacity, bool with_mtp)
+Forward::Forward(const Device &device, const Network &network, const Capacity &capacity)
     : device_(device), network_(network), capacity_(capacity),
       streams_(device.buffer(network.shape, DSV4_BUFFER_STREAMS, capacity.tokens)),
       x_(device.buffer(network.shape, DSV4_BUFFER_HIDDEN, capacity.tokens)),
@@ -49,7 +50,7 @@ Forward::Forward(const Device &device, const Network &network, const Capacity &c
     const dsv4_shape &shape = network.shape;
     batch_ = device.batch(shape, capacity.tokens, capacity.sequences, capacity.blocks_per_sequence);
     for (const int32_t r : network.layer_ratio) layer_cache_.push_back(device.cache(shape, r, capacity.cache));
-    if (!with_mtp || network.mtp.empty() || !device.has_mtp()) return;
+    if (network.mtp.empty()) return;
     for (const int32_t r : network.mtp_ratio) mtp_cache_.push_back(device.cache(shape, r, capacity.cache));
     mtp_in_ = device.buffer(shape, DSV4_BUFFER_STREAMS, capacity.tokens + 1);
     mtp_streams_ = device.buffer(shape, DSV4_BUFFER_STREAMS, capacity.tokens);

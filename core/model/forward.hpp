@@ -19,7 +19,8 @@ struct Network {
 
 /// on_progress(bytes done, bytes total) returns false to stop the load (DSV4_E_CANCELLED).
 using Progress = std::function<bool(uint64_t, uint64_t)>;
-Network load_network(const Device &device, const ModelWeights &weights, const Progress &on_progress);
+Network load_network(const Device &device, const dsv4_shape &shape, const ModelWeights &weights, int32_t expert_tier,
+                     const Progress &on_progress);
 
 /// How much a forward pass can take at once, and what its caches hold.
 struct Capacity {
@@ -32,7 +33,8 @@ struct Capacity {
 
 class Forward {
   public:
-    Forward(const Device &device, const Network &network, const Capacity &capacity, bool with_mtp);
+    /// Keeps references to both. Caches are made for the MTP blocks that the network has.
+    Forward(const Device &device, const Network &network, const Capacity &capacity);
 
     const Capacity &capacity() const { return capacity_; }
 
