@@ -83,18 +83,11 @@ std::vector<Engine::Share> Engine::plan(Step &step) {
     std::vector<std::shared_ptr<Request>> order(requests_.begin() + ptrdiff_t(turn_), requests_.end());
     order.insert(order.end(), requests_.begin(), requests_.begin() + ptrdiff_t(turn_));
 
-    // A request that drafts keeps streams in the forward pass from one step to the next: it runs alone, and once it has
-    // begun no other that drafts may begin.
-    for (const auto &r : requests_)
-        if (r->drafts && !r->done) {
-            if (!runnable(*r) || order.front() != r) {
-                order.erase(std::remove_if(order.begin(), order.end(), [](const auto &o) { return o->drafts; }),
-                            order.end());
-            } else {
-                order = {r};
-            }
-            break;
-        }
+    // A request that drafts runs alone: its drafts take the streams of the whole step.
+    if (order.front()->drafts && runnable(*order.front()))
+        order.resize(1);
+    else
+        order.erase(std::remove_if(order.begin(), order.end(), [](const auto &r) { return r->drafts; }), order.end());
 
     int32_t room = capacity().tokens;
     const auto decodes = [](const Request &r) { return int32_t(r.sequence->tokens.size()) - r.sequence->computed == 1; };
@@ -183,9 +176,8 @@ void Engine::run(Step &step, const std::vector<Share> &shares) {
                 }
             }
             if (r.drafts)
-                forward_->draft(0, r.sequence->tokens, s.start, s.count, int32_t(r.sequence->tokens.size()),
-                                r.sequence->slot, r.sequence->blocks,
-                                [&](int32_t p) { return r.wants && r.wants(p); },
+                forward_->draft(0, r.sequence->tokens, s.start, s.count, r.sequence->slot,
+                                r.sequence->blocks, [&](int32_t p) { return r.wants && r.wants(p); },
                                 [&](int32_t p, const float *row) {
                                     rows[i].push_back({p, true, std::vector<float>(row, row + V)});
                                 });

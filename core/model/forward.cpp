@@ -52,7 +52,7 @@ Forward::Forward(const Device &device, const Network &network, const Capacity &c
     for (const int32_t r : network.layer_ratio) layer_cache_.push_back(device.cache(shape, r, capacity.cache));
     if (network.mtp.empty()) return;
     for (const int32_t r : network.mtp_ratio) mtp_cache_.push_back(device.cache(shape, r, capacity.cache));
-    mtp_in_ = device.buffer(shape, DSV4_BUFFER_STREAMS, capacity.tokens + 1);
+    mtp_in_ = device.buffer(shape, DSV4_BUFFER_STREAMS, capacity.tokens);
     mtp_streams_ = device.buffer(shape, DSV4_BUFFER_STREAMS, capacity.tokens);
 }
 
@@ -118,51 +118,40 @@ void Forward::block(const dsv4_block *w, dsv4_cache *cache, int32_t ratio, dsv4_
 
 // MTP: x = e_proj(rmsnorm(embed(token t+1))) + h_proj(rmsnorm(X_t)) per stream; one block at position t; its own
 // hc_head and norm, the shared head; row t predicts token t+2.
-void Forward::draft(int32_t depth, const std::vector<int32_t> &tokens, int32_t start, int32_t count, int32_t known,
-                    int32_t slot, const std::vector<int32_t> &blocks, const std::function<bool(int32_t)> &wanted,
+void Forward::draft(int32_t depth, const std::vector<int32_t> &tokens, int32_t start, int32_t count, int32_t slot,
+                    const std::vector<int32_t> &blocks, const std::function<bool(int32_t)> &wanted,
                     const std::function<void(int32_t, const float *)> &on_draft) {
     if (size_t(depth) >= mtp_cache_.size())
         throw Error(DSV4_E_UNSUPPORTED, "drafts: this model and backend have " + std::to_string(mtp_cache_.size()) +
                                             " MTP blocks that run, block " + std::to_string(depth) + " was asked for");
     dsv4_queue *queue = device_.queue();
-    const bool kept = mtp_kept_ == start - 1 && start > 0;
-    if (start > 0 && !kept) throw Error(DSV4_E_INVALID, "drafts: the streams before this step were not kept");
-    const int32_t from = kept ? start - 1 : start;  // position of the first row that enters the block
-    // mtp_in_: the kept row, then this step's rows
-    call(device_.memory->buffer_copy, queue, streams_.get(), 0, mtp_in_.get(), kept ? 1 : 0, count);
-    const int32_t rows = std::min(start + count, known - 1) - from;  // row t needs token t + 1
+    const dsv4_block *weights = network_.mtp[size_t(depth)].get();
+    const int32_t end = std::min(start + count, int32_t(tokens.size()) - 1);
     std::vector<float> logits;
-    for (int32_t done = 0; done < rows;) {
-        const int32_t n = std::min({rows - done, capacity_.tokens, capacity_.outputs});
+    for (int32_t from = start; from < end;) {
         std::vector<int32_t> outputs;
-        for (int32_t i = 0; i < n; ++i)
-            if (wanted(from + done + i)) outputs.push_back(i);
+        int32_t n = 0;
+        for (; n < end - from; ++n) {
+            if (!wanted(from + n)) continue;
+            if (int32_t(outputs.size()) == capacity_.outputs) break;
+            outputs.push_back(n);
+        }
         Step step;
-        step.add(tokens.data() + from + done + 1, n, from + done, slot, blocks, outputs);
+        step.add(tokens.data() + from + 1, n, from, slot, blocks, outputs);
         begin(step);
-        if (done) call(device_.memory->buffer_copy, queue, mtp_in_.get(), done, streams_.get(), 0, n);
-        const dsv4_buffer *in = done ? streams_.get() : mtp_in_.get();
-        call(device_.mtp->join, queue, batch_.get(), network_.ends.get(), network_.mtp[size_t(depth)].get(), in,
-             mtp_streams_.get());
-        block(network_.mtp[size_t(depth)].get(), mtp_cache_[size_t(depth)].get(), network_.mtp_ratio[size_t(depth)],
-              mtp_streams_.get());
+        call(device_.memory->buffer_copy, queue, streams_.get(), from - start, mtp_in_.get(), 0, n);
+        call(device_.mtp->join, queue, batch_.get(), network_.ends.get(), weights, mtp_in_.get(), mtp_streams_.get());
+        block(weights, mtp_cache_[size_t(depth)].get(), network_.mtp_ratio[size_t(depth)], mtp_streams_.get());
         if (!outputs.empty()) {
             logits.resize(outputs.size() * size_t(network_.shape.vocab));
-            call(device_.ends->head, queue, batch_.get(), network_.ends.get(), network_.mtp[size_t(depth)].get(),
-                 mtp_streams_.get(), logits_.get());
+            call(device_.ends->head, queue, batch_.get(), network_.ends.get(), weights, mtp_streams_.get(),
+                 logits_.get());
             call(device_.memory->buffer_read, queue, logits_.get(), 0, int32_t(outputs.size()), logits.data());
             for (size_t o = 0; o < outputs.size(); ++o)
-                on_draft(from + done + outputs[o], logits.data() + o * size_t(network_.shape.vocab));
+                on_draft(from + outputs[o], logits.data() + o * size_t(network_.shape.vocab));
         }
-        done += n;
+        from += n;
     }
-    // Keep the last row: its next token comes with the next step.
-    const int32_t last = kept ? count : count - 1;
-    if (last > 0) {
-        call(device_.memory->buffer_copy, queue, mtp_in_.get(), last, streams_.get(), 0, 1);
-        call(device_.memory->buffer_copy, queue, streams_.get(), 0, mtp_in_.get(), 0, 1);
-    }
-    mtp_kept_ = start + count - 1;
 }
 
 }  // namespace dsv4

@@ -41,13 +41,11 @@ class Forward {
     /// One step through every layer. logits: [step.outputs(), V], filled when the step has outputs.
     void run(Step &step, std::vector<float> &logits);
 
-    /// After run() on tokens [start, start + count) of ONE sequence that began at position 0: the drafts that these
-    /// streams allow. `next` are the ids of tokens start + 1 .., as many as are known, at most count. Row t drafts
-    /// token t + 2. Rows whose next token was not known yet are kept and drafted by the following call.
-    /// outputs: positions (absolute) whose draft logits are wanted; on_draft(position, logits [V]).
-    void draft(int32_t depth, const std::vector<int32_t> &tokens, int32_t start, int32_t count, int32_t known,
-               int32_t slot, const std::vector<int32_t> &blocks,
-               const std::function<bool(int32_t)> &wanted,
+    /// After run() on tokens [start, start + count) of one sequence, whose ids are `tokens` and all known: the drafts
+    /// that these streams allow. Row t drafts token t + 2 and needs token t + 1; it must follow rows 0 .. t - 1 of the
+    /// same sequence. on_draft(position, logits [V]) for the positions that are wanted.
+    void draft(int32_t depth, const std::vector<int32_t> &tokens, int32_t start, int32_t count, int32_t slot,
+               const std::vector<int32_t> &blocks, const std::function<bool(int32_t)> &wanted,
                const std::function<void(int32_t, const float *)> &on_draft);
 
     // The parts of run(), for tests that feed one layer alone.
@@ -65,7 +63,6 @@ class Forward {
     Batch batch_{nullptr, nullptr};
     Buffer streams_, x_, mix_, q_, qr_, o_, selection_, route_, y_, logits_;
     Buffer mtp_in_{nullptr, nullptr}, mtp_streams_{nullptr, nullptr};
-    int32_t mtp_kept_ = -1;  // position of the streams row kept in mtp_in_[0] for the next draft() call
 };
 
 }  // namespace dsv4
