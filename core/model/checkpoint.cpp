@@ -57,7 +57,7 @@ void require_plain_name(std::string_view shard) {
                                       printable(shard) + "\"");
 }
 
-}  // namespace
+} // namespace
 
 std::shared_ptr<const Checkpoint> Checkpoint::open(const std::string &directory) {
     require_directory(directory);
@@ -83,8 +83,9 @@ void Checkpoint::add_file(const std::string &name) {
 
 void Checkpoint::add_unindexed(std::vector<std::string> names) {
     if (names.empty())
-        throw Error(DSV4_E_MODEL, printable(directory_, 120) + ": expected model.safetensors, " + kIndex +
-                                      " or model-*.safetensors, found none of them",
+        throw Error(DSV4_E_MODEL,
+                    printable(directory_, 120) + ": expected model.safetensors, " + kIndex +
+                        " or model-*.safetensors, found none of them",
                     ENOENT);
     for (const std::string &name : names) add_file(name);
     by_name_.reserve(table_.entries.size());
@@ -125,7 +126,8 @@ void Checkpoint::open_index() {
         });
     });
     json.end();
-    if (!has_map) throw Error(DSV4_E_MODEL, std::string(kIndex) + ": weight_map: expected an object, found no such key");
+    if (!has_map)
+        throw Error(DSV4_E_MODEL, std::string(kIndex) + ": weight_map: expected an object, found no such key");
 
     for (auto &[name, at] : shards) {
         at = static_cast<uint32_t>(files_.size());
@@ -133,8 +135,9 @@ void Checkpoint::open_index() {
             add_file(std::string(name));
         } catch (const Error &e) {
             if (e.native_code != ENOENT) throw;
-            throw Error(DSV4_E_MODEL, printable(name) + ": expected the shard that " + kIndex +
-                                          " names, found no such file in " + printable(directory_, 100),
+            throw Error(DSV4_E_MODEL,
+                        printable(name) + ": expected the shard that " + kIndex + " names, found no such file in " +
+                            printable(directory_, 100),
                         ENOENT);
         }
     }
@@ -161,4 +164,4 @@ uint32_t Checkpoint::find(std::string_view name) const {
     return at == by_name_.end() ? kNone : at->second;
 }
 
-}  // namespace dsv4
+} // namespace dsv4

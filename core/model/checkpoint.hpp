@@ -48,4 +48,4 @@ class Checkpoint {
     std::unordered_map<std::string_view, uint32_t> by_name_;
 };
 
-}  // namespace dsv4
+} // namespace dsv4

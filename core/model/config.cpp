@@ -17,8 +17,8 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr size_t kMaxConfigBytes = size_t{16} << 20;
-constexpr int64_t kMaxRow = int64_t{1} << 24;    // elements of one row of activations
-constexpr int64_t kMaxBlock = int64_t{1} << 16;  // tokens of a cache block, a multiple of every ratio
+constexpr int64_t kMaxRow = int64_t{1} << 24;   // elements of one row of activations
+constexpr int64_t kMaxBlock = int64_t{1} << 16; // tokens of a cache block, a multiple of every ratio
 
 /// One object of config.json; knows its name for messages.
 class Section {
@@ -58,7 +58,7 @@ class Section {
         const Json &value = at(key, expected);
         if (!value.is_number()) fail(key, expected, value);
         const double x = value.get<double>();
-        if (!(x >= least && x <= most)) fail(key, expected, value);  // NaN fails too
+        if (!(x >= least && x <= most)) fail(key, expected, value); // NaN fails too
         return x;
     }
     std::string text(const char *key) const {
@@ -113,8 +113,7 @@ class Section {
 };
 
 void require_row(const Section &c, const char *key, int64_t a, int64_t b, const char *product) {
-    if (a * b > kMaxRow)
-        c.fail(key, std::string(product) + " up to " + std::to_string(kMaxRow), std::to_string(a * b));
+    if (a * b > kMaxRow) c.fail(key, std::string(product) + " up to " + std::to_string(kMaxRow), std::to_string(a * b));
 }
 
 void read_attention(const Section &c, Config &out) {
@@ -147,8 +146,8 @@ void read_compression(const Section &c, Config &out) {
     for (const int32_t ratio : out.compress_ratios) {
         if (ratio) block = std::lcm(block, int64_t{ratio});
         if (block > kMaxBlock)
-            c.unsupported("compress_ratios", "the least common multiple of the ratios exceeds " +
-                                                 std::to_string(kMaxBlock) + " tokens");
+            c.unsupported("compress_ratios",
+                          "the least common multiple of the ratios exceeds " + std::to_string(kMaxBlock) + " tokens");
     }
     const auto &ratios = out.compress_ratios;
     if (std::find(ratios.begin(), ratios.end(), 4) == ratios.end()) return;
@@ -181,7 +180,8 @@ void read_experts(const Section &c, Config &out) {
     if (!c.has("quantization_config")) return;
     const Section q = c.section("quantization_config");
     if (q.has("quant_method") && q.text("quant_method") != "fp8")
-        q.unsupported("quant_method", "this build reads \"fp8\", found \"" + printable(q.text("quant_method"), 40) + "\"");
+        q.unsupported("quant_method",
+                      "this build reads \"fp8\", found \"" + printable(q.text("quant_method"), 40) + "\"");
     if (!q.has("weight_block_size")) return;
     const std::vector<int32_t> block = q.integers("weight_block_size", 1, 1 << 20, 2);
     if (block.size() != 2) q.fail("weight_block_size", "two integers", std::to_string(block.size()));
@@ -194,8 +194,8 @@ void read_positions(const Section &c, Config &out) {
     out.rope_theta = c.number("rope_theta", 1.0001, 1e30);
     const auto &ratios = out.compress_ratios;
     const bool compressed = std::any_of(ratios.begin(), ratios.end(), [](int32_t r) { return r != 0; });
-    out.compress_rope_theta = compressed || c.has("compress_rope_theta") ? c.number("compress_rope_theta", 1.0001, 1e30)
-                                                                        : out.rope_theta;
+    out.compress_rope_theta =
+        compressed || c.has("compress_rope_theta") ? c.number("compress_rope_theta", 1.0001, 1e30) : out.rope_theta;
     if (!c.has("rope_scaling")) return;
     const Section y = c.section("rope_scaling");
     for (const char *key : {"type", "rope_type"})
@@ -228,7 +228,7 @@ void read_drafters(const Section &c, Config &out) {
     out.dspark = std::move(d);
 }
 
-}  // namespace
+} // namespace
 
 int32_t Config::mtp_compress_ratio(int32_t depth) const {
     const auto at = static_cast<size_t>(shape.layers) + static_cast<size_t>(depth);
@@ -243,7 +243,7 @@ Config parse_config(std::string_view json, std::string_view name) {
     Json root;
     try {
         std::deque<std::string> decoded;
-        JsonReader syntax(json, where, decoded);  // bounds the depth before a tree is built
+        JsonReader syntax(json, where, decoded); // bounds the depth before a tree is built
         syntax.skip_value();
         syntax.end();
         root = Json::parse(json);
@@ -277,4 +277,4 @@ Config parse_config(std::string_view json, std::string_view name) {
     return out;
 }
 
-}  // namespace dsv4
+} // namespace dsv4

@@ -36,11 +36,11 @@ struct Config {
     int32_t mtp_blocks = 0;               // num_nextn_predict_layers
     double rope_theta = 0, compress_rope_theta = 0;
     std::optional<Yarn> yarn;
-    int32_t bos = -1;                     // -1: none
+    int32_t bos = -1; // -1: none
     std::vector<int32_t> eos;
     int32_t max_positions = 0;
-    std::string expert_dtype;             // as written, "" when absent; the tensors decide
-    int32_t scale_block[2] = {128, 128};  // of FP8 weights: rows, columns
+    std::string expert_dtype;            // as written, "" when absent; the tensors decide
+    int32_t scale_block[2] = {128, 128}; // of FP8 weights: rows, columns
     std::optional<DsparkConfig> dspark;
     std::string model_type;
 
@@ -53,4 +53,4 @@ struct Config {
 /// architecture that this build does not compute) naming file, key, expected and found.
 Config parse_config(std::string_view json, std::string_view name);
 
-}  // namespace dsv4
+} // namespace dsv4

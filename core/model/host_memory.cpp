@@ -43,7 +43,7 @@ void apply_limit(HostMemory &m, uint64_t limit, uint64_t used, const std::string
     m.available = std::min(m.available, limit - std::min(limit, used));
 }
 
-}  // namespace
+} // namespace
 
 HostMemory host_memory() {
     HostMemory m = machine();
@@ -72,4 +72,4 @@ HostMemory host_memory() {
     return m;
 }
 
-}  // namespace dsv4
+} // namespace dsv4

@@ -13,4 +13,4 @@ struct HostMemory {
 /// /proc. Zero when the system tells nothing.
 HostMemory host_memory();
 
-}  // namespace dsv4
+} // namespace dsv4

@@ -21,7 +21,7 @@ enum class Form {
     kMatrix, // plain, FP8 with scales, FP4 with scales
     kPlain,  // F32, BF16, F16
     kF32,
-    kIds     // I64, I32
+    kIds // I64, I32
 };
 
 /// A size and the keys of config.json it follows from, for messages.
@@ -141,8 +141,7 @@ class Mapper {
         const auto shape = files_.shape(e);
         const bool fits = shape.size() == dims.size() && shape[0] == t.shape[0] &&
                           (t.rank == 1 || shape[1] == (packed ? t.shape[1] / 2 : t.shape[1]));
-        if (!fits)
-            fail(e, (packed ? "two FP4 per byte of " : printable(e.type_name, 20) + " ") + dims_text(dims));
+        if (!fits) fail(e, (packed ? "two FP4 per byte of " : printable(e.type_name, 20) + " ") + dims_text(dims));
         t.data = files_.data(e);
         t.bytes = e.bytes;
         t.path = files_.file(e).path().c_str();
@@ -159,10 +158,10 @@ class Mapper {
         t.scale_block[0] = fp8 ? config_.scale_block[0] : 1;
         t.scale_block[1] = fp8 ? config_.scale_block[1] : 32;
         for (int i = 0; i < 2; ++i) t.scale_shape[i] = (t.shape[i] + t.scale_block[i] - 1) / t.scale_block[i];
-        const std::string expected =
-            "F8_E8M0 or F32 " + shape_text({t.scale_shape, 2}) + ", one scale per " + std::to_string(t.scale_block[0]) +
-            "x" + std::to_string(t.scale_block[1]) + " of " + std::string(printable(weight.type_name, 20)) + " " +
-            shape_text({t.shape, 2});
+        const std::string expected = "F8_E8M0 or F32 " + shape_text({t.scale_shape, 2}) + ", one scale per " +
+                                     std::to_string(t.scale_block[0]) + "x" + std::to_string(t.scale_block[1]) +
+                                     " of " + std::string(printable(weight.type_name, 20)) + " " +
+                                     shape_text({t.shape, 2});
         const std::string stem = name.substr(0, name.size() - std::string_view("weight").size());
         uint32_t at = Checkpoint::kNone;
         for (const char *suffix : {"scale", "weight_scale_inv", "scale_inv"})
@@ -312,8 +311,7 @@ class Mapper {
         if (hash)
             add(b, DSV4_ROLE_GATE_TID2EID, table, Form::kIds,
                 {{s_.vocab, "vocab_size"}, {s_.active_experts, "num_experts_per_tok"}});
-        else
-            add(b, DSV4_ROLE_GATE_BIAS, bias, Form::kF32, {E});
+        else add(b, DSV4_ROLE_GATE_BIAS, bias, Form::kF32, {E});
     }
 
     void map_experts(BlockWeights &b, const std::string &f) {
@@ -332,7 +330,8 @@ class Mapper {
         Dim Is{int64_t{s_.expert_inter}, "moe_intermediate_size"};
         if (const uint32_t at = find(x + "w1.weight"); at != Checkpoint::kNone) {
             const auto shape = files_.shape(files_.tensors()[at]);
-            if (shape.size() == 2 && shape[0] > 0 && shape[0] <= (1 << 24)) Is = {shape[0], "rows of shared_experts.w1"};
+            if (shape.size() == 2 && shape[0] > 0 && shape[0] <= (1 << 24))
+                Is = {shape[0], "rows of shared_experts.w1"};
         }
         add(b, DSV4_ROLE_SHARED_W1, x + "w1.weight", Form::kMatrix, {Is, hidden()});
         add(b, DSV4_ROLE_SHARED_W2, x + "w2.weight", Form::kMatrix, {hidden(), Is});
@@ -369,9 +368,9 @@ class Mapper {
             out_.degradations.push_back(announced + ", the files hold " + std::to_string(out_.mtp.size()) +
                                         ": fewer drafts than announced" + unaffected);
         if (others.empty()) return;
-        const std::string range = others.size() == 1 ? "mtp." + std::to_string(others.front())
-                                                     : "mtp." + std::to_string(others.front()) + " to mtp." +
-                                                           std::to_string(others.back());
+        const std::string range =
+            others.size() == 1 ? "mtp." + std::to_string(others.front())
+                               : "mtp." + std::to_string(others.front()) + " to mtp." + std::to_string(others.back());
         const bool dspark = has("mtp.0.main_proj.weight") || config_.dspark;
         if (out_.mtp.empty() && dspark)
             out_.degradations.push_back(
@@ -422,7 +421,7 @@ class Mapper {
     ModelWeights out_;
 };
 
-}  // namespace
+} // namespace
 
 dsv4_block_desc BlockWeights::desc(int32_t expert_tier) const {
     dsv4_block_desc d;
@@ -446,4 +445,4 @@ const dsv4_tensor *BlockWeights::find(int32_t role, int32_t expert) const {
 
 ModelWeights map_weights(std::shared_ptr<const Checkpoint> checkpoint) { return Mapper(std::move(checkpoint)).map(); }
 
-}  // namespace dsv4
+} // namespace dsv4

@@ -20,8 +20,8 @@ struct BlockWeights {
     int32_t index = 0;
     int32_t compress_ratio = 0;
     std::vector<dsv4_tensor> tensors;
-    std::vector<TensorSource> sources;  // parallel to tensors
-    std::vector<float> rope_frequency;  // [R/2]; empty for the ends
+    std::vector<TensorSource> sources; // parallel to tensors
+    std::vector<float> rope_frequency; // [R/2]; empty for the ends
 
     /// Points into this object and the mapped files.
     dsv4_block_desc desc(int32_t expert_tier) const;
@@ -38,10 +38,10 @@ struct UnusedGroup {
 struct ModelWeights {
     std::shared_ptr<const Checkpoint> checkpoint; // keeps every pointer below valid
     BlockWeights ends;
-    std::vector<BlockWeights> layers; // L
-    std::vector<BlockWeights> mtp;    // the MTP blocks that this build runs
-    std::vector<UnusedGroup> unused;  // by name
-    std::vector<std::string> degradations; // what the checkpoint has or announces and this build does without
+    std::vector<BlockWeights> layers;            // L
+    std::vector<BlockWeights> mtp;               // the MTP blocks that this build runs
+    std::vector<UnusedGroup> unused;             // by name
+    std::vector<std::string> degradations;       // what the checkpoint has or announces and this build does without
     uint64_t total_tensors = 0, total_bytes = 0; // of all files; used + unused
     uint64_t used_tensors = 0, used_bytes = 0;
 
@@ -58,4 +58,4 @@ void check_values(const ModelWeights &weights, const BlockWeights &block);
 /// The same for every block.
 void check_scales(const ModelWeights &weights);
 
-}  // namespace dsv4
+} // namespace dsv4

@@ -48,7 +48,7 @@ void append_utf8(std::string &out, uint32_t c) {
     }
 }
 
-}  // namespace
+} // namespace
 
 std::string printable(std::string_view text, size_t max) {
     std::string out;
@@ -56,10 +56,8 @@ std::string printable(std::string_view text, size_t max) {
         const size_t length = utf8_length(text.substr(i));
         if (out.size() + length + 3 > max && i + length < text.size()) return out + "...";
         const bool control = static_cast<unsigned char>(text[i]) < 0x20 || text[i] == 0x7F;
-        if (length == 0 || control)
-            out += '?';
-        else
-            out.append(text, i, length);
+        if (length == 0 || control) out += '?';
+        else out.append(text, i, length);
         i += length ? length : 1;
     }
     return out;
@@ -230,4 +228,4 @@ void JsonReader::end() {
     if (at_ != text_.size()) fail("the end of the text");
 }
 
-}  // namespace dsv4
+} // namespace dsv4

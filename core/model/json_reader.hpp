@@ -67,4 +67,4 @@ class JsonReader {
     size_t at_ = 0;
 };
 
-}  // namespace dsv4
+} // namespace dsv4

@@ -17,8 +17,8 @@ namespace dsv4 {
 namespace {
 
 [[noreturn]] void fail(const std::string &path, const char *expected, int code) {
-    throw Error(DSV4_E_MODEL,
-                printable(path, 120) + ": " + expected + ": " + std::generic_category().message(code), code);
+    throw Error(DSV4_E_MODEL, printable(path, 120) + ": " + expected + ": " + std::generic_category().message(code),
+                code);
 }
 
 struct Descriptor {
@@ -28,7 +28,7 @@ struct Descriptor {
     }
 };
 
-}  // namespace
+} // namespace
 
 MappedFile::MappedFile(std::string path) : path_(std::move(path)) {
     // O_NONBLOCK: opening a FIFO that someone put in the directory must not hang the host.
@@ -54,4 +54,4 @@ std::string_view MappedFile::name() const {
     return slash == std::string::npos ? std::string_view(path_) : std::string_view(path_).substr(slash + 1);
 }
 
-}  // namespace dsv4
+} // namespace dsv4

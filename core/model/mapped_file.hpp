@@ -30,4 +30,4 @@ class MappedFile {
     uint64_t size_ = 0;
 };
 
-}  // namespace dsv4
+} // namespace dsv4

@@ -10,9 +10,9 @@ namespace dsv4 {
 namespace {
 
 enum GroupId { kEmbed, kHead, kAttention, kRouted, kShared, kRouter, kCompression, kMixers, kNorms, kMtp, kGroups };
-constexpr const char *kGroupNames[kGroups] = {"embedding", "head",       "attention",
-                                              "routed experts", "shared experts", "router",
-                                              "compressors and indexers", "mHC", "norms", "MTP"};
+constexpr const char *kGroupNames[kGroups] = {
+    "embedding", "head",  "attention", "routed experts", "shared experts", "router", "compressors and indexers",
+    "mHC",       "norms", "MTP"};
 
 constexpr uint64_t kMaxSessions = 1u << 20;
 
@@ -34,7 +34,7 @@ GroupId group_of(int32_t role) {
     case DSV4_ROLE_SHARED_W3: return kShared;
     default: break;
     }
-    if (role < DSV4_ROLE_ATTN_NORM) return kMixers;       // HC_HEAD_*, HC_ATTN_*, HC_FFN_*
+    if (role < DSV4_ROLE_ATTN_NORM) return kMixers; // HC_HEAD_*, HC_ATTN_*, HC_FFN_*
     return role < DSV4_ROLE_COMP_WKV ? kAttention : kCompression;
 }
 
@@ -59,7 +59,8 @@ void count_block(Plan &plan, const BlockWeights &block) {
         if (is_routed(t)) routed += bytes_of(t);
         else g.read_per_token += read_of(t);
     }
-    plan.groups[kRouted].read_per_token += routed / static_cast<uint64_t>(s.experts) * static_cast<uint64_t>(s.active_experts);
+    plan.groups[kRouted].read_per_token +=
+        routed / static_cast<uint64_t>(s.experts) * static_cast<uint64_t>(s.active_experts);
 }
 
 PlanCache plan_cache(const ModelWeights &weights, uint64_t context) {
@@ -83,7 +84,8 @@ PlanCache plan_cache(const ModelWeights &weights, uint64_t context) {
         // key-value and score, float32, of the tokens that the next entry pools
         const uint64_t channels = csa ? 2 * d + 2 * di : d;
         c.state_bytes += (csa ? 8 : r) * channels * 2 * sizeof(float);
-        const uint64_t attended = csa ? std::min<uint64_t>(context / r, static_cast<uint64_t>(s.index_topk)) : context / r;
+        const uint64_t attended =
+            csa ? std::min<uint64_t>(context / r, static_cast<uint64_t>(s.index_topk)) : context / r;
         c.read_per_token += attended * c.row_bytes + (csa ? context / r * c.index_row_bytes : 0);
     };
     for (const BlockWeights &block : weights.layers) add(block);
@@ -103,7 +105,7 @@ uint64_t context_within(const Plan &plan, uint64_t weights, uint64_t max_context
     const uint64_t fixed = plan.sessions * (plan.cache.window_bytes + plan.cache.state_bytes);
     if (device.memory_free < weights || device.memory_free - weights < fixed) return 0;
     double per_token = plan.cache.bytes_per_token * static_cast<double>(plan.sessions);
-    if (device.cache_bytes && plan.cache.context)  // the backend's own formats
+    if (device.cache_bytes && plan.cache.context) // the backend's own formats
         per_token = static_cast<double>(device.cache_bytes) / static_cast<double>(plan.cache.context);
     if (per_token <= 0) return max_context;
     const double tokens = static_cast<double>(device.memory_free - weights - fixed) / per_token;
@@ -140,10 +142,11 @@ void place_on_device(Placement &p, const Plan &plan, uint64_t dense, uint64_t ex
         const uint64_t outside = p.experts_total - p.experts_on_device;
         p.experts_outside_bytes = outside * one;
         p.outside_in_host_memory = p.experts_outside_bytes <= plan.host.available;
-        p.words = std::to_string(outside) + " of " + std::to_string(p.experts_total) + " routed experts (" +
-                  gigabytes(p.experts_outside_bytes) + ") do not fit in device memory and stay " +
-                  (p.outside_in_host_memory ? "in host memory" : "on disk: host memory has " +
-                                                                     gigabytes(plan.host.available) + " available");
+        p.words =
+            std::to_string(outside) + " of " + std::to_string(p.experts_total) + " routed experts (" +
+            gigabytes(p.experts_outside_bytes) + ") do not fit in device memory and stay " +
+            (p.outside_in_host_memory ? "in host memory"
+                                      : "on disk: host memory has " + gigabytes(plan.host.available) + " available");
     } else {
         p.words = "needs at least " + gigabytes(p.least) + " without any resident expert, " +
                   gigabytes(p.device.memory_free) + " are free";
@@ -167,7 +170,7 @@ Placement place(const Plan &plan, const PlanDevice &device, uint64_t max_context
     return p;
 }
 
-}  // namespace
+} // namespace
 
 const char *fit_name(Fit fit) {
     switch (fit) {
@@ -227,4 +230,4 @@ Plan make_plan(const ModelWeights &weights, const PlanOptions &options) {
     return plan;
 }
 
-}  // namespace dsv4
+} // namespace dsv4

@@ -23,9 +23,9 @@ struct PlanDevice {
 };
 
 struct PlanOptions {
-    uint64_t context = 0;  // tokens per session; 0 = the model's maximum
+    uint64_t context = 0; // tokens per session; 0 = the model's maximum
     uint64_t sessions = 1;
-    HostMemory host;       // host_memory()
+    HostMemory host; // host_memory()
     std::vector<PlanDevice> devices;
 };
 
@@ -33,7 +33,7 @@ struct PlanGroup {
     const char *name;
     uint64_t tensors = 0, bytes = 0; // scales included
     uint64_t scale_bytes = 0;
-    uint64_t read_per_token = 0;     // bytes of it that one decoded token reads, drafting off
+    uint64_t read_per_token = 0; // bytes of it that one decoded token reads, drafting off
 };
 
 /// Cache of one session in the published formats: FP8 rows with rotated dims in bf16, FP4 index keys, float32
@@ -58,12 +58,12 @@ const char *fit_name(Fit fit);
 struct Placement {
     PlanDevice device;
     Fit fit = Fit::kNo;
-    uint64_t needed = 0;        // weights and cache
-    uint64_t missing = 0;       // of needed, beyond memory_free
-    uint64_t least = 0;         // the smallest memory_free that runs at all
+    uint64_t needed = 0;  // weights and cache
+    uint64_t missing = 0; // of needed, beyond memory_free
+    uint64_t least = 0;   // the smallest memory_free that runs at all
     uint64_t experts_on_device = 0, experts_total = 0, experts_outside_bytes = 0;
     bool outside_in_host_memory = false; // else those experts are read from disk
-    uint64_t context_that_fits = 0; // tokens per session with all weights resident; 0 = none
+    uint64_t context_that_fits = 0;      // tokens per session with all weights resident; 0 = none
     std::string words;
 };
 
@@ -89,4 +89,4 @@ Plan make_plan(const ModelWeights &weights, const PlanOptions &options);
 /// One JSON object, UTF-8, indented.
 std::string plan_json(const Plan &plan);
 
-}  // namespace dsv4
+} // namespace dsv4

@@ -16,7 +16,7 @@ double pair_with_turns(double turns, double original_positions, double base, dou
     return rope_dims * std::log(original_positions / (turns * 2 * kPi)) / (2 * std::log(base));
 }
 
-}  // namespace
+} // namespace
 
 std::vector<float> rope_frequencies(const Config &config, int32_t compress_ratio) {
     const int32_t R = config.shape.rope_dims;
@@ -44,4 +44,4 @@ std::vector<float> rope_frequencies(const Config &config, int32_t compress_ratio
     return frequency;
 }
 
-}  // namespace dsv4
+} // namespace dsv4

@@ -12,4 +12,4 @@ struct Config;
 /// million a frequency that is better in the eighth digit turns the pair by a visible angle.
 std::vector<float> rope_frequencies(const Config &config, int32_t compress_ratio);
 
-}  // namespace dsv4
+} // namespace dsv4

@@ -73,8 +73,8 @@ class HeaderReader {
     std::string_view header() {
         const uint64_t size = file_.size();
         if (size < 8)
-            throw Error(DSV4_E_MODEL, name_ + ": expected a safetensors file, at least 8 bytes, found " +
-                                          std::to_string(size));
+            throw Error(DSV4_E_MODEL,
+                        name_ + ": expected a safetensors file, at least 8 bytes, found " + std::to_string(size));
         uint64_t length = 0;
         for (size_t i = 0; i < 8; ++i) length |= uint64_t{file_[i]} << (8 * i);
         if (length > kMaxHeaderBytes)
@@ -128,7 +128,8 @@ class HeaderReader {
     void read_dimension(JsonReader &json, std::string_view tensor, TensorEntry &entry) {
         const uint64_t size = json.unsigned_integer();
         if (entry.rank == kMaxRank) fail(tensor, "expected at most " + std::to_string(kMaxRank) + " dimensions");
-        if (size > static_cast<uint64_t>(INT64_MAX)) fail(tensor, "shape: dimension " + std::to_string(size) + " overflows");
+        if (size > static_cast<uint64_t>(INT64_MAX))
+            fail(tensor, "shape: dimension " + std::to_string(size) + " overflows");
         table_.dims.push_back(static_cast<int64_t>(size));
         ++entry.rank;
     }
@@ -189,7 +190,7 @@ class HeaderReader {
     uint64_t data_begin_ = 0, data_bytes_ = 0;
 };
 
-}  // namespace
+} // namespace
 
 int bits_of(FileType type) {
     for (const TypeName &t : kTypes)
@@ -208,4 +209,4 @@ void read_safetensors_header(std::span<const unsigned char> file, std::string_vi
     HeaderReader(file, file_name, file_index, table).read();
 }
 
-}  // namespace dsv4
+} // namespace dsv4

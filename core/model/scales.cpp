@@ -21,8 +21,8 @@ void check_scale(const Checkpoint &files, const dsv4_tensor &t, uint32_t source)
     const auto *bytes = static_cast<const unsigned char *>(t.scale);
     if (t.scale_dtype == DSV4_E8M0) {
         if (const void *nan = std::memchr(bytes, 0xFF, t.scale_bytes))
-            fail(files, source, static_cast<uint64_t>(static_cast<const unsigned char *>(nan) - bytes),
-                 "powers of two", "NaN (byte 255)");
+            fail(files, source, static_cast<uint64_t>(static_cast<const unsigned char *>(nan) - bytes), "powers of two",
+                 "NaN (byte 255)");
         return;
     }
     for (uint64_t i = 0; i < t.scale_bytes / 4; ++i) {
@@ -43,7 +43,7 @@ template <class Id> void check_ids(const Checkpoint &files, const dsv4_tensor &t
     }
 }
 
-}  // namespace
+} // namespace
 
 void check_values(const ModelWeights &weights, const BlockWeights &block) {
     const Checkpoint &files = *weights.checkpoint;
@@ -62,4 +62,4 @@ void check_scales(const ModelWeights &weights) {
     for (const BlockWeights &b : weights.mtp) check_values(weights, b);
 }
 
-}  // namespace dsv4
+} // namespace dsv4

@@ -52,7 +52,8 @@ struct CodeTables {
                     std::fabs(decode_e4m3(static_cast<uint8_t>(best8)) - std::fabs(wide)))
                     best8 = code;
             for (int code = 0; code < 8; ++code)
-                if (std::fabs(e2m1[code] - std::fabs(narrow)) < std::fabs(e2m1[best4] - std::fabs(narrow))) best4 = code;
+                if (std::fabs(e2m1[code] - std::fabs(narrow)) < std::fabs(e2m1[best4] - std::fabs(narrow)))
+                    best4 = code;
             fp8[i] = static_cast<uint8_t>(best8 | (wide < 0 ? 0x80 : 0));
             fp4[i] = static_cast<uint8_t>(best4 | (narrow < 0 ? 8 : 0));
         }
@@ -76,12 +77,9 @@ class Maker {
         t.rank = columns == 1 ? 1 : 2;
         t.shape[0] = rows, t.shape[1] = columns;
         Random random(seed_ ^ (static_cast<uint64_t>(role) << 32) ^ (static_cast<uint64_t>(expert + 1) << 48));
-        if (dtype == DSV4_FP8_E4M3)
-            quantized(t, random, tables().fp8, 128, 128, scale_dtype, deviation / 112);
-        else if (dtype == DSV4_FP4_E2M1)
-            quantized(t, random, tables().fp4, 1, 32, DSV4_E8M0, deviation / 2);
-        else
-            plain(t, random, deviation, mean);
+        if (dtype == DSV4_FP8_E4M3) quantized(t, random, tables().fp8, 128, 128, scale_dtype, deviation / 112);
+        else if (dtype == DSV4_FP4_E2M1) quantized(t, random, tables().fp4, 1, 32, DSV4_E8M0, deviation / 2);
+        else plain(t, random, deviation, mean);
         out_.tensors.push_back(t);
     }
 
@@ -120,10 +118,8 @@ class Maker {
             bits = i % 5 ? bits >> 12 : random.next();
             const float value = mean + deviation * tables().gauss[bits & 4095];
             const uint16_t half = t.dtype == DSV4_F16 ? to_f16(value) : to_bf16(value);
-            if (t.dtype == DSV4_F32)
-                std::memcpy(&bytes[i * 4], &value, 4);
-            else
-                std::memcpy(&bytes[i * 2], &half, 2);
+            if (t.dtype == DSV4_F32) std::memcpy(&bytes[i * 4], &value, 4);
+            else std::memcpy(&bytes[i * 2], &half, 2);
         }
         hold(t, std::move(bytes));
     }
@@ -240,10 +236,8 @@ void layer(Maker &make, const Case &c, int32_t ratio, bool hash_routing) {
         norm(DSV4_ROLE_INDEX_COMP_NORM, di);
     }
     plain(DSV4_ROLE_GATE, s.experts, D);
-    if (hash_routing)
-        make.add_token_table(s.vocab, s.active_experts, s.experts);
-    else
-        make.add(DSV4_ROLE_GATE_BIAS, s.experts, 1, DSV4_F32, 0.3f);
+    if (hash_routing) make.add_token_table(s.vocab, s.active_experts, s.experts);
+    else make.add(DSV4_ROLE_GATE_BIAS, s.experts, 1, DSV4_F32, 0.3f);
     // Gate and up of standard deviation 4, so that a clamp at 10 is hit by one value in eighty.
     for (int32_t e = 0; e < s.experts; ++e) {
         make.add(DSV4_ROLE_EXPERT_W1, I, D, f.experts, 4 * fan(D), 0, e, f.dense_scale);
@@ -259,8 +253,8 @@ void layer(Maker &make, const Case &c, int32_t ratio, bool hash_routing) {
 
 float Random::gaussian() { // the sum of four uniform numbers, at unit variance
     const uint64_t bits = next();
-    const int32_t sum = static_cast<int32_t>((bits & 0xffff) + ((bits >> 16) & 0xffff) + ((bits >> 32) & 0xffff) +
-                                             (bits >> 48));
+    const int32_t sum =
+        static_cast<int32_t>((bits & 0xffff) + ((bits >> 16) & 0xffff) + ((bits >> 32) & 0xffff) + (bits >> 48));
     return static_cast<float>(sum - 131070) * (1.7320508f / 65536);
 }
 
@@ -339,13 +333,10 @@ void dequantize_row(const dsv4_tensor &t, int64_t row, float *out) {
         }
         }
         if (!t.scale_dtype) continue;
-        const auto scale_at =
-            static_cast<size_t>(row / t.scale_block[0] * t.scale_shape[1] + i / t.scale_block[1]);
+        const auto scale_at = static_cast<size_t>(row / t.scale_block[0] * t.scale_shape[1] + i / t.scale_block[1]);
         float scale = 0;
-        if (t.scale_dtype == DSV4_F32)
-            std::memcpy(&scale, static_cast<const uint8_t *>(t.scale) + scale_at * 4, 4);
-        else
-            scale = std::ldexp(1.f, static_cast<const uint8_t *>(t.scale)[scale_at] - 127);
+        if (t.scale_dtype == DSV4_F32) std::memcpy(&scale, static_cast<const uint8_t *>(t.scale) + scale_at * 4, 4);
+        else scale = std::ldexp(1.f, static_cast<const uint8_t *>(t.scale)[scale_at] - 127);
         out[i] *= scale;
     }
 }

@@ -1,15 +1,16 @@
 // Random weights in the formats of checkpoints, made directly in code: gaussian codes under sensible scales, so that
 // activations keep unit size, softmaxes are neither flat nor one-hot and clamps are hit.
 #pragma once
+#include "dsv4/dsv4_backend.h"
+#include "shapes.hpp"
 #include <cstdint>
 #include <memory>
 #include <vector>
-#include "dsv4/dsv4_backend.h"
-#include "shapes.hpp"
 
 namespace dsv4::conformance {
 
-/// Counter-based: the n-th number of a stream depends on nothing but the key, so a token's row is the same in any batch.
+/// Counter-based: the n-th number of a stream depends on nothing but the key, so a token's row is the same in any
+/// batch.
 class Random {
   public:
     explicit Random(uint64_t key) : state_(key * 0x9e3779b97f4a7c15ull + 0x632be59bd9b4e019ull) {}
@@ -20,7 +21,7 @@ class Random {
         return z ^ (z >> 31);
     }
     float uniform() { return static_cast<float>(next() >> 40) * 0x1p-24f; } // [0, 1)
-    float gaussian(); // close to N(0, 1), within +-3.5
+    float gaussian();                                                       // close to N(0, 1), within +-3.5
 
   private:
     uint64_t state_;

@@ -37,7 +37,7 @@ std::vector<Case> cases(bool full) {
     a.shape.rms_eps = 1e-20f, a.shape.hc_eps = 1e-3f, a.shape.routed_scale = 2.5f, a.shape.swiglu_limit = 0;
     a.formats.experts = DSV4_FP8_E4M3;
     a.formats.dense_scale = DSV4_F32;
-    a.ratios = {0, 4, 128};
+    a.ratios = {0, 4};
     a.lengths = {61, 18, 1};
     a.last = 5;
     all.push_back(a);

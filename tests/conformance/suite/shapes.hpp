@@ -1,9 +1,9 @@
 // The models that the suite makes up: Flash, Pro and odd ones.
 #pragma once
+#include "dsv4/dsv4_backend.h"
 #include <cstdint>
 #include <string>
 #include <vector>
-#include "dsv4/dsv4_backend.h"
 
 namespace dsv4::conformance {
 
@@ -18,11 +18,11 @@ struct Case {
     std::string name;
     dsv4_shape shape{};
     Formats formats;
-    int32_t shared_inter = 0;         // Is
-    std::vector<int32_t> ratios;      // the kinds of layer to run
-    std::vector<int32_t> lengths;     // of the sequences of a ratio-0 or ratio-4 run; longer ratios get one more window
-    int32_t last = 0;                 // tokens of each sequence that the compared step brings
-    bool wide = false;                // true width: only what a scalar reference can do in seconds
+    int32_t shared_inter = 0;     // Is
+    std::vector<int32_t> ratios;  // the kinds of layer to run
+    std::vector<int32_t> lengths; // of the sequences of a ratio-0 or ratio-4 run; longer ratios get one more window
+    int32_t last = 0;             // tokens of each sequence that the compared step brings
+    bool wide = false;            // true width: only what a scalar reference can do in seconds
 };
 
 /// Without full: small and odd shapes, seconds in all. With it the true widths of Flash and Pro, with few experts.
