@@ -93,13 +93,9 @@ void JsonValue::set(std::string_view key, JsonValue value) {
     items_.push_back(std::move(value));
 }
 
-void JsonValue::erase(std::string_view key) {
-    for (size_t i = 0; i < keys_.size(); ++i)
-        if (keys_[i] == key) {
-            keys_.erase(keys_.begin() + static_cast<std::ptrdiff_t>(i));
-            items_.erase(items_.begin() + static_cast<std::ptrdiff_t>(i));
-            return;
-        }
+void JsonValue::append_unchecked(std::string key, JsonValue value) {
+    keys_.push_back(std::move(key));
+    items_.push_back(std::move(value));
 }
 
 namespace {
@@ -409,7 +405,9 @@ std::string python_float_repr(std::string_view number_text) {
     const auto printed = std::to_chars(buffer, buffer + sizeof buffer, std::fabs(value), std::chars_format::scientific);
     std::string_view shortest(buffer, static_cast<size_t>(printed.ptr - buffer));
     const size_t e = shortest.find('e');
-    int exponent = std::atoi(buffer + e + 1);
+    int exponent = 0;
+    const char *exponent_text = buffer + e + 1;
+    std::from_chars(exponent_text + (*exponent_text == '+'), printed.ptr, exponent);
     std::string digits(1, shortest[0]);
     if (e > 2) digits += shortest.substr(2, e - 2);
 

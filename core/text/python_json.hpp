@@ -49,7 +49,8 @@ public:
     void push_back(JsonValue value);
     /// Replaces the member, or appends it.
     void set(std::string_view key, JsonValue value);
-    void erase(std::string_view key);
+    /// Appends a member whose key is known to be new: set() searches, which is slow for large objects.
+    void append_unchecked(std::string key, JsonValue value);
 
 private:
     friend class JsonReader;

@@ -38,7 +38,7 @@ int32_t MergeTable::rank(TokenId left, TokenId right) const {
 void MergeTable::encode(std::string_view piece, Scratch &scratch, std::vector<TokenId> &out) const {
     if (piece.size() < 2) {
         for (const char c : piece) out.push_back(byte_ids_[static_cast<uint8_t>(c)]);
-    } else if (piece.size() <= 160) {
+    } else if (piece.size() <= 64) {
         encode_short(piece, scratch, out);
     } else {
         encode_long(piece, scratch, out);
