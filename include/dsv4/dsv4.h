@@ -205,6 +205,95 @@ DSV4_API dsv4_status dsv4_session_evaluate(dsv4_session *session, const int32_t 
                                            const dsv4_evaluate_options *options, dsv4_cancel *cancel,
                                            dsv4_logits_fn on_logits, void *user_data, dsv4_error *err);
 
+/* ---- text ------------------------------------------------------------------------------------------------------ */
+
+typedef struct dsv4_tokenizer dsv4_tokenizer; /* immutable: every call on it is [any thread] */
+typedef struct dsv4_decoder dsv4_decoder;
+typedef struct dsv4_prompt dsv4_prompt;
+
+/* path: a tokenizer.json, or a folder that holds one. Nothing else of the folder is read. */
+DSV4_API dsv4_status dsv4_tokenizer_load(dsv4_str path, dsv4_tokenizer **out, dsv4_error *err);
+/* The model's own; read when it is first asked for. */
+DSV4_API dsv4_status dsv4_model_get_tokenizer(const dsv4_model *model, dsv4_tokenizer **out, dsv4_error *err);
+DSV4_API void dsv4_tokenizer_release(dsv4_tokenizer *tokenizer);
+DSV4_API size_t dsv4_tokenizer_size(const dsv4_tokenizer *tokenizer); /* one more than the largest id */
+
+enum { DSV4_ENCODE_ORDINARY = 1 << 0 }; /* control tokens spelt out in the text stay text: for words from outside */
+/* No BOS is added. ids may be NULL; *count is the number of tokens, of which at most capacity are written. Text that is
+ * not UTF-8 is DSV4_E_INVALID, with the offset of its first bad byte. */
+DSV4_API dsv4_status dsv4_tokenizer_encode(const dsv4_tokenizer *tokenizer, dsv4_str text, uint32_t flags, int32_t *ids,
+                                           size_t capacity, size_t *count, dsv4_error *err);
+/* The tokens' bytes; they need not be UTF-8. */
+DSV4_API dsv4_status dsv4_tokenizer_decode(const dsv4_tokenizer *tokenizer, const int32_t *ids, size_t count,
+                                           dsv4_blob **out, dsv4_error *err);
+/* *bytes lives as long as the tokenizer; *added (may be NULL): a control token, recognised in text as a whole. */
+DSV4_API dsv4_status dsv4_tokenizer_token(const dsv4_tokenizer *tokenizer, int32_t id, dsv4_str *bytes, int32_t *added,
+                                          dsv4_error *err);
+/* The token of exactly these bytes; DSV4_E_INVALID when there is none. */
+DSV4_API dsv4_status dsv4_tokenizer_find(const dsv4_tokenizer *tokenizer, dsv4_str bytes, int32_t *id, dsv4_error *err);
+
+/* Tokens to text as they come, in whole code points: a token may end inside one. *text lives until the next call. */
+DSV4_API dsv4_status dsv4_decoder_create(const dsv4_tokenizer *tokenizer, dsv4_decoder **out, dsv4_error *err);
+DSV4_API dsv4_status dsv4_decoder_push(dsv4_decoder *decoder, int32_t id, dsv4_str *text, dsv4_error *err);
+DSV4_API dsv4_status dsv4_decoder_finish(dsv4_decoder *decoder, dsv4_str *text, dsv4_error *err);
+DSV4_API void dsv4_decoder_release(dsv4_decoder *decoder);
+
+/* ---- prompts --------------------------------------------------------------------------------------------------- */
+
+enum {
+    DSV4_PROMPT_THINKING = 1 << 0,      /* the model thinks before it answers */
+    DSV4_PROMPT_KEEP_THINKING = 1 << 1, /* keep the reasoning of earlier turns, which is forgotten otherwise */
+    DSV4_PROMPT_NO_BOS = 1 << 2,
+    DSV4_PROMPT_UNTRUSTED = 1 << 3      /* control tokens spelt out in messages of users and tools stay text, so that
+                                           nobody can forge a turn or a call. The released encoder does not do this. */
+};
+typedef struct dsv4_prompt_options {
+    uint32_t struct_size, flags;        /* DSV4_PROMPT_* */
+    dsv4_str reasoning_effort;          /* "", "high", "max"; the later dialect has "low" too */
+    dsv4_str dialect;                   /* "preview" or "0731"; "" = the model's own, or "preview" without a model */
+} dsv4_prompt_options;
+
+/* A conversation, message by message. A builder, not an array of structs: a new kind of message is a new function.
+ * options may be NULL. Texts are copied. */
+DSV4_API dsv4_status dsv4_prompt_create(const dsv4_prompt_options *options, dsv4_prompt **out, dsv4_error *err);
+/* From OpenAI-format JSON: {"messages", "tools"?, "thinking_mode"?, "reasoning_effort"?, "drop_thinking"?,
+ * "add_default_bos_token"?, "context"?} or just the array of messages. What the JSON says goes before options. */
+DSV4_API dsv4_status dsv4_prompt_from_json(dsv4_str request, const dsv4_prompt_options *options, dsv4_prompt **out,
+                                           dsv4_error *err);
+DSV4_API void dsv4_prompt_release(dsv4_prompt *prompt);
+
+DSV4_API dsv4_status dsv4_prompt_add_system(dsv4_prompt *prompt, dsv4_str text, dsv4_error *err);
+DSV4_API dsv4_status dsv4_prompt_add_user(dsv4_prompt *prompt, dsv4_str text, dsv4_error *err);
+DSV4_API dsv4_status dsv4_prompt_add_assistant(dsv4_prompt *prompt, dsv4_str text, dsv4_str reasoning, dsv4_error *err);
+/* Adds a call to the assistant message that is last. arguments: a JSON object's text. */
+DSV4_API dsv4_status dsv4_prompt_add_tool_call(dsv4_prompt *prompt, dsv4_str call_id, dsv4_str name, dsv4_str arguments,
+                                               dsv4_error *err);
+DSV4_API dsv4_status dsv4_prompt_add_tool_result(dsv4_prompt *prompt, dsv4_str call_id, dsv4_str text, dsv4_error *err);
+/* Any OpenAI-format message (developer, latest_reminder, content blocks, tasks ...), as JSON. */
+DSV4_API dsv4_status dsv4_prompt_add_message(dsv4_prompt *prompt, dsv4_str json, dsv4_error *err);
+/* Offers a tool: {"type": "function", "function": {"name", "description", "parameters"}} or the inner object. */
+DSV4_API dsv4_status dsv4_prompt_add_tool(dsv4_prompt *prompt, dsv4_str json_schema, dsv4_error *err);
+/* Puts the schema that answers must follow on the last message, a system or developer message. */
+DSV4_API dsv4_status dsv4_prompt_set_response_format(dsv4_prompt *prompt, dsv4_str json, dsv4_error *err);
+/* The exact text that the model is given. */
+DSV4_API dsv4_status dsv4_prompt_render(const dsv4_prompt *prompt, dsv4_blob **out, dsv4_error *err);
+/* How many of the prompt's tokens the session already holds (remembered answers are written with the very tokens that
+ * were sampled), and how many there are. */
+DSV4_API dsv4_status dsv4_session_match(dsv4_session *session, const dsv4_prompt *prompt, size_t *held, size_t *total,
+                                        dsv4_error *err);
+
+/* ---- parsing --------------------------------------------------------------------------------------------------- */
+
+enum {
+    DSV4_PARSE_THINKING = 1 << 0, /* the completion starts inside the reasoning */
+    DSV4_PARSE_LENIENT = 1 << 1   /* repair what models get wrong, and say so; else the release's verdict */
+};
+/* A whole completion -> JSON {"role", "content", "reasoning_content", "tool_calls"}; lenient adds "flags" and
+ * "complete" to each call. tools: the OpenAI array that was offered, or empty. Strict: DSV4_E_INVALID where the
+ * released parser raises. */
+DSV4_API dsv4_status dsv4_parse_completion(dsv4_str text, uint32_t flags, dsv4_str tools, dsv4_blob **out,
+                                           dsv4_error *err);
+
 /* ---- generation ------------------------------------------------------------------------------------------------ */
 
 typedef struct dsv4_logit_bias {
@@ -214,13 +303,19 @@ typedef struct dsv4_logit_bias {
 
 enum {
     DSV4_GENERATE_CONTINUE = 1 << 0,  /* the prompt follows what the session holds, instead of replacing it */
-    DSV4_GENERATE_IGNORE_EOS = 1 << 1 /* only max_tokens, the context and stop ids end the answer */
+    DSV4_GENERATE_IGNORE_EOS = 1 << 1, /* only max_tokens, the context and stop ids end the answer */
+    DSV4_GENERATE_TOKENS = 1 << 2,     /* TOKEN events too when the prompt is a conversation or a text */
+    DSV4_GENERATE_FREE = 1 << 3        /* do not hold tool calls and response formats to their grammar */
 };
+enum { DSV4_TOOLS_AUTO = 0, DSV4_TOOLS_NONE = 1, DSV4_TOOLS_REQUIRED = 2, DSV4_TOOLS_NAMED = 3 };
 
 typedef struct dsv4_generate_options {
     uint32_t struct_size, flags;   /* DSV4_GENERATE_* */
-    const int32_t *ids;            /* the prompt, as tokens; copied */
+    /* The prompt: one of the three. It is read before the call returns. */
+    const int32_t *ids;            /* tokens; the answer comes as TOKEN events */
     size_t id_count;
+    const dsv4_prompt *prompt;     /* a conversation; the answer comes as REASONING, TEXT and TOOL events */
+    dsv4_str text;                 /* a text to be continued, without any chat format; the answer comes as TEXT */
     uint32_t max_tokens;           /* 0 = until the context is full */
     float temperature;             /* 0 = greedy: the largest logit, ties to the smaller id */
     float top_p;                   /* (0, 1]; 0 = off */
@@ -233,16 +328,28 @@ typedef struct dsv4_generate_options {
     size_t logit_bias_count;
     const int32_t *stop_ids;       /* end the answer like EOS; copied */
     size_t stop_id_count;
+    const dsv4_str *stop_strings;  /* end the answer where its text first contains one; not handed out; copied */
+    size_t stop_string_count;
+    int32_t tool_choice;           /* DSV4_TOOLS_* */
+    uint32_t thinking_budget;      /* most tokens of reasoning, then it is closed; 0 = no limit */
+    dsv4_str tool_name;            /* NAMED */
 } dsv4_generate_options;
 
 enum {
     DSV4_EVENT_TOKEN = 1,          /* token */
     DSV4_EVENT_PREFILL = 2,        /* prompt_tokens of which cached_tokens + prefilled_tokens are done */
-    DSV4_EVENT_DONE = 3            /* finish, counts, seed, timings; token is the stop id, or -1 */
+    DSV4_EVENT_DONE = 3,           /* finish, counts, seed, timings; token is the stop id, or -1; text is the whole
+                                      assistant message as JSON, to be sent back in the next request */
+    DSV4_EVENT_TEXT = 4,           /* text, in whole code points */
+    DSV4_EVENT_REASONING = 5,      /* text */
+    DSV4_EVENT_TOOL_BEGIN = 6,     /* call, tool_id, tool_name */
+    DSV4_EVENT_TOOL_ARGUMENTS = 7, /* call, text: the next piece of one JSON object */
+    DSV4_EVENT_TOOL_END = 8        /* call, tool_id, tool_name, text: all the arguments, complete, flags */
 };
 enum {
     DSV4_FINISH_STOP = 1,          /* EOS or a stop id */
     DSV4_FINISH_LENGTH = 2,        /* max_tokens */
+    DSV4_FINISH_TOOLS = 4,         /* the answer ended with tool calls */
     DSV4_FINISH_CONTEXT = 3        /* the session's context, or the model's cache, is full */
 };
 
@@ -254,6 +361,11 @@ typedef struct dsv4_event {
     uint32_t prompt_tokens, cached_tokens, prefilled_tokens, output_tokens;
     uint64_t seed;
     uint64_t prefill_ns, decode_ns; /* DONE: until the first token, and from there on */
+    dsv4_str text, tool_id, tool_name; /* live until the next call on the stream */
+    uint32_t call;                 /* 0, 1, ... within the answer */
+    int32_t complete;              /* 0: the call was cut off and must not be executed */
+    uint32_t flags;                /* what had to be repaired (core/text/dsml_stream.hpp); 0 when nothing */
+    uint32_t reserved;
 } dsv4_event;
 
 /* Pull is the primitive (a Rust Iterator, a Go iter.Seq2). The prompt is the whole conversation: the longest beginning
