@@ -123,9 +123,10 @@ TEST_CASE("lost and misspelt markers need an offered tool") {
 
 TEST_CASE("quoted markup is text") {
     const std::string block = kOpen + invoke("run") + parameter("cmd") + "x" + kParameterEnd + kInvokeEnd + kClose;
-    CHECK(told("```\n" + block.substr(2) + "\n```\nso") == "```\n" + block.substr(2) + "\n```\nso||" "|");
+    const std::string inner = block.substr(2), piece = block.substr(2, 30);
+    CHECK(told("```\n" + inner + "\n```\nso") == "```\n" + inner + "\n```\nso||" "|");
     CHECK(told("~~~~md" + block + "\n~~~\n~~~~\n") == "~~~~md" + block + "\n~~~\n~~~~\n||" "|");
-    CHECK(told("say ``" + block.substr(2, 30) + "`` ok") == "say ``" + block.substr(2, 30) + "`` ok||" "|");
+    CHECK(told("say ``" + piece + "`` ok") == "say ``" + piece + "`` ok||" "|");
     // A closed fence or span quotes nothing any more.
     CHECK(told("```\nx\n```" + block) == "```\nx\n```||run({\"cmd\": \"x\"})[]|");
     CHECK(told("it`s" + block) == "it`s||run({\"cmd\": \"x\"})[]|");
@@ -140,8 +141,8 @@ TEST_CASE("a flawless final block in unfinished reasoning or an open fence is re
     options.thinking = true;
     CHECK(told("a" + block + E, options) == "|a" + block + "|run({\"cmd\": \"x\"})[quoted]|missing_think_end");
     CHECK(told("a" + block + "\nand so on", options) == "|a" + block + "\nand so on||missing_think_end");
-    CHECK(told("a" + block.substr(0, block.size() - 3), options) ==
-          "|a" + block.substr(0, block.size() - 3) + "||missing_think_end");
+    const std::string cut = block.substr(0, block.size() - 3);
+    CHECK(told("a" + cut, options) == "|a" + cut + "||missing_think_end");
     CHECK(told("```\ncode\n" + block) == "```\ncode\n" + block + "||run({\"cmd\": \"x\"})[quoted]|");
     options.tools.clear();
     CHECK(told("a" + block + E, options) == "|a" + block + "||missing_think_end");
@@ -185,7 +186,8 @@ TEST_CASE("argument deltas arrive while a value is being written") {
 TEST_CASE("what is held back is bounded") {
     // Openers that never end, wherever they stand: the text must come out again without a finish().
     for (const std::string &lead : {std::string(), kOpen + invoke("run") + parameter("cmd")})
-        for (const std::string &opener : {"<" + D + "parameter name=\"", "<invoke name=\"", "<" + D + "invoke name=\""}) {
+        for (const std::string &opener :
+             {"<" + D + "parameter name=\"", std::string("<invoke name=\""), "<" + D + "invoke name=\""}) {
             DsmlStreamParser parser(offered());
             std::vector<DsmlEvent> events;
             parser.feed(lead + opener, events);

@@ -25,7 +25,7 @@ std::string error_of(const std::string &text, bool thinking = false) {
 }  // namespace
 
 TEST_CASE("content, reasoning and calls come out byte for byte") {
-    const std::string text = "why? \n</think>  Hi\n" +
+    const std::string text = std::string("why? \n</think>  Hi\n") +
                              block(invoke("f\"x", parameter("p", "true", "  a\"\\\n\t ") + parameter("q", "false", " [1, NaN]")) +
                                    invoke("g", "\n")) +
                              E;
@@ -50,7 +50,7 @@ TEST_CASE("corners of the release's patterns") {
     CHECK(parse_completion_strict(block(invoke("f", parameter("p", "true", value))), false).tool_calls[0].arguments ==
           "{\"p\": \"see <" + D + "parameter name=\\\"x\\\" string=\\\"true\\\">\"}");
     // Any newline count beyond two belongs to the content.
-    CHECK(parse_completion_strict("a\n" + block(invoke("f", "\n")), false).content == "a\n");
+    CHECK(parse_completion_strict(std::string("a\n").append(block(invoke("f", "\n"))), false).content == "a\n");
 }
 
 TEST_CASE("what the release refuses is refused with its words") {
@@ -61,7 +61,7 @@ TEST_CASE("what the release refuses is refused with its words") {
     CHECK(error_of("\n<" + D + "tool_calls>" + E) == "Unexpected special token '" + D + "' in content");
     CHECK(error_of(block(invoke("f", parameter("p", "true", "1") + parameter("p", "true", "2")))) == "Duplicate parameter name: 'p'");
     CHECK(error_of(block(invoke("f", parameter("p", "maybe", "1")))).substr(0, 23) == "Parameter format error:");
-    CHECK(error_of(block("x" + invoke("f", "\n"))).substr(0, 23) == "Tool call format error:");
+    CHECK(error_of(block(std::string("x").append(invoke("f", "\n")))).substr(0, 23) == "Tool call format error:");
     CHECK(error_of(block("<" + D + "invoke>\n</" + D + "invoke>\n")).substr(0, 23) == "Tool name format error:");
     CHECK(error_of(block(invoke("f", "\n")) + "x" + E) == "Unexpected content after tool calls");
     CHECK(error_of("\n\n<" + D + "tool_calls>\n<" + D + "x") == "Tool call format error: expected '>\\n' but got '>\n<" + D + "x'");
