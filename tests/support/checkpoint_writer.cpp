@@ -1,5 +1,7 @@
 #include "tests/support/checkpoint_writer.hpp"
 
+#include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>

@@ -1,4 +1,5 @@
 #include <chrono>
+#include <stdexcept>
 #include <sys/resource.h>
 
 #include "core/error.hpp"
