@@ -8,4 +8,4 @@ add_library(dsv4_grammar STATIC
   ${CMAKE_CURRENT_LIST_DIR}/dsml_stream.cpp
   ${CMAKE_CURRENT_LIST_DIR}/dsml_emit.cpp)
 target_include_directories(dsv4_grammar PUBLIC ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/include)
-target_link_libraries(dsv4_grammar PRIVATE dsv4_flags nlohmann_json::nlohmann_json Threads::Threads)
+target_link_libraries(dsv4_grammar PUBLIC dsv4_text PRIVATE dsv4_flags nlohmann_json::nlohmann_json Threads::Threads)

@@ -281,15 +281,6 @@ bool json_object_members(std::string_view text, std::vector<JsonMember> &members
     return true;
 }
 
-size_t find_invalid_utf8(std::string_view text) {
-    for (size_t i = skip_ascii(text, 0); i < text.size(); i = skip_ascii(text, i)) {
-        const int n = utf8_length(text, i);
-        if (n <= 0) return i;
-        i += static_cast<size_t>(n);
-    }
-    return npos;
-}
-
 void Utf8Cleaner::feed(std::string_view bytes, std::string &out) {
     std::string joined;
     if (!held_.empty()) {
