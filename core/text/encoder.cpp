@@ -55,12 +55,13 @@ Role role_of(const JsonValue &message) {
 
 const JsonValue *not_null(const JsonValue *value) { return value && !value->is_null() ? value : nullptr; }
 
-/// Tool results join the user turn before them, and a user message joins one that has no task.
-void merge_messages(const std::vector<JsonValue> &messages, const char *list, std::vector<Turn> &turns) {
+/// Tool results join the user turn before them, and a user message joins one that has no task. Where `inserted`, the
+/// first message is ours, and the caller's indices do not count it.
+void merge_messages(const std::vector<JsonValue> &messages, const char *list, bool inserted, std::vector<Turn> &turns) {
     const size_t first = turns.size();
     for (size_t i = 0; i < messages.size(); ++i) {
         const JsonValue &message = messages[i];
-        const Source source{list, i};
+        const Source source{list, inserted && i > 0 ? i - 1 : i};
         if (!message.is_object()) fail(source, std::string("expected an object, found ") + message.kind_name());
         const JsonValue *role = message.find("role");
         const bool tool = role && role->is_string() && role->text() == "tool";
@@ -394,15 +395,9 @@ EncodedPrompt encode_prompt(const Conversation &conversation, const Dialect &dia
     std::vector<JsonValue> placed;
     if (!conversation.tools().empty()) placed = place_tools(conversation, inserted);
     std::vector<Turn> turns;
-    merge_messages(conversation.context(), "context", turns);
+    merge_messages(conversation.context(), "context", false, turns);
     const size_t context_turns = turns.size();
-    merge_messages(conversation.tools().empty() ? conversation.messages() : placed, "messages", turns);
-    if (inserted) {  // the caller's indices do not count the message we made
-        for (size_t i = context_turns; i < turns.size(); ++i) {
-            turns[i].source.index -= turns[i].source.index > 0;
-            for (Block &block : turns[i].blocks) --block.source.index;
-        }
-    }
+    merge_messages(conversation.tools().empty() ? conversation.messages() : placed, "messages", inserted, turns);
     sort_tool_results(turns);
 
     const bool drop = options.drop_thinking && std::none_of(turns.begin(), turns.end(), [](const Turn &t) { return t.has_tools; });
