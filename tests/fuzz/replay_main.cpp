@@ -34,7 +34,7 @@ std::string damaged(std::string input, std::mt19937 &random) {
     return input;
 }
 
-}  // namespace
+} // namespace
 
 int main(int argc, char **argv) {
     if (argc != 2) {

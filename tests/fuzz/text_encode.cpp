@@ -1,10 +1,10 @@
 // Any bytes as text, the first two as an untrusted range.
-#include <algorithm>
 #include "core/error.hpp"
 #include "core/text/byte_level.hpp"
 #include "core/text/tokenizer.hpp"
 #include "tests/fuzz/expect.hpp"
 #include "tests/unit/text/train_bpe.hpp"
+#include <algorithm>
 
 using namespace dsv4;
 
@@ -22,13 +22,15 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         FUZZ_EXPECT(tokenizer.decode(ids) == text);
         FUZZ_EXPECT(tokenizer.decode(ordinary) == text);
         FUZZ_EXPECT(std::none_of(ordinary.begin(), ordinary.end(), [](TokenId id) { return tokenizer.is_added(id); }));
-        if (std::none_of(ids.begin(), ids.end(), [](TokenId id) { return tokenizer.is_added(id); })) FUZZ_EXPECT(ids == ordinary);
+        if (std::none_of(ids.begin(), ids.end(), [](TokenId id) { return tokenizer.is_added(id); }))
+            FUZZ_EXPECT(ids == ordinary);
         const std::vector<TokenId> guarded = tokenizer.encode(text, std::span(&untrusted, 1));
         FUZZ_EXPECT(tokenizer.decode(guarded) == text);
         size_t at = 0;
         for (const TokenId id : guarded) {
             const size_t end = at + tokenizer.token_bytes(id).size();
-            if (tokenizer.is_added(id)) FUZZ_EXPECT(end <= untrusted.begin || at >= untrusted.end || untrusted.begin == untrusted.end);
+            if (tokenizer.is_added(id))
+                FUZZ_EXPECT(end <= untrusted.begin || at >= untrusted.end || untrusted.begin == untrusted.end);
             at = end;
         }
     } catch (const Error &) {

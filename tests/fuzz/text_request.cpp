@@ -8,9 +8,10 @@
 using namespace dsv4;
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static const Tokenizer tokenizer = Tokenizer::from_json(test::train_tokenizer_json(
-        "the user asks the assistant and the assistant answers", 30,
-        {"<｜end▁of▁sentence｜>", "<｜begin▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<think>", "</think>", "｜DSML｜"}));
+    static const Tokenizer tokenizer = Tokenizer::from_json(
+        test::train_tokenizer_json("the user asks the assistant and the assistant answers", 30,
+                                   {"<｜end▁of▁sentence｜>", "<｜begin▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>",
+                                    "<think>", "</think>", "｜DSML｜"}));
     const std::string_view json(reinterpret_cast<const char *>(data), size);
     JsonValue value;
     if (!try_parse_python_json(json, value)) return 0;
@@ -29,8 +30,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             for (const EncodedPrompt::Answer &answer : prompt.answers) {
                 FUZZ_EXPECT(answer.begin <= answer.end && answer.end <= prompt.text.size());
                 // Remembering what would be encoded anyway changes nothing in the text.
-                memory.remember(conversation.messages()[answer.message],
-                                tokenizer.encode(std::string_view(prompt.text).substr(answer.begin, answer.end - answer.begin)));
+                memory.remember(
+                    conversation.messages()[answer.message],
+                    tokenizer.encode(std::string_view(prompt.text).substr(answer.begin, answer.end - answer.begin)));
                 FUZZ_EXPECT(memory.bytes() <= 4096);
             }
             conversation.options.untrusted = every_origin;

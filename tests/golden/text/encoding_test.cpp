@@ -1,7 +1,7 @@
-#include "tests/catch.hpp"
 #include "core/error.hpp"
 #include "core/text/encoder.hpp"
 #include "core/text/encoder_tokens.hpp"
+#include "tests/catch.hpp"
 #include "tests/golden/text/shared_data.hpp"
 
 using namespace dsv4;
@@ -9,10 +9,12 @@ using namespace dsv4;
 TEST_CASE("the four published conversations encode to the published prompts") {
     for (int i = 1; i <= 4; ++i) {
         const std::string n = std::to_string(i);
-        Conversation conversation = Conversation::from_request(test::read_shared("vectors/encoding/test_input_" + n + ".json"));
-        conversation.options.thinking = i != 4;  // as the release's own test calls it
+        Conversation conversation =
+            Conversation::from_request(test::read_shared("vectors/encoding/test_input_" + n + ".json"));
+        conversation.options.thinking = i != 4; // as the release's own test calls it
         CAPTURE(i);
-        CHECK(encode_prompt(conversation, find_dialect("preview")).text == test::read_shared("vectors/encoding/test_output_" + n + ".txt"));
+        CHECK(encode_prompt(conversation, find_dialect("preview")).text ==
+              test::read_shared("vectors/encoding/test_output_" + n + ".txt"));
     }
 }
 
@@ -57,7 +59,8 @@ TEST_CASE("marking harmless text as untrusted changes no token") {
         CHECK(tokenizer.decode(guarded) == prompt.text);
         bool harmless = true;
         for (const EncodedPrompt::Content &content : prompt.contents)
-            for (const TokenId id : tokenizer.encode(std::string_view(prompt.text).substr(content.begin, content.end - content.begin)))
+            for (const TokenId id :
+                 tokenizer.encode(std::string_view(prompt.text).substr(content.begin, content.end - content.begin)))
                 harmless = harmless && !tokenizer.is_added(id);
         same += harmless;
         CHECK((guarded == flat) == harmless);

@@ -14,7 +14,8 @@ inline std::string shared_path(const std::string &name) { return DSV4_SOURCE_DIR
 inline std::string read_shared(const std::string &name) {
     std::ifstream file(shared_path(name), std::ios::binary);
     if (!file) {
-        std::fprintf(stderr, "SKIPPED: %s is not there; nothing was compared with the published data\n", shared_path(name).c_str());
+        std::fprintf(stderr, "SKIPPED: %s is not there; nothing was compared with the published data\n",
+                     shared_path(name).c_str());
         std::exit(77);
     }
     std::ostringstream text;
@@ -22,4 +23,4 @@ inline std::string read_shared(const std::string &name) {
     return text.str();
 }
 
-}  // namespace dsv4::test
+} // namespace dsv4::test

@@ -1,7 +1,7 @@
-#include "tests/catch.hpp"
 #include "core/text/byte_level.hpp"
 #include "core/text/python_json.hpp"
 #include "core/text/tokenizer.hpp"
+#include "tests/catch.hpp"
 #include "tests/golden/text/shared_data.hpp"
 
 using namespace dsv4;
@@ -23,7 +23,7 @@ std::vector<TokenId> ids_of(const JsonValue &list) {
     return ids;
 }
 
-}  // namespace
+} // namespace
 
 TEST_CASE("the published tokenizer gives the ids of the Hugging Face tokenizer") {
     std::istringstream cases(test::read_shared("vectors/tokenizer/hf_cases.jsonl"));
@@ -61,7 +61,7 @@ TEST_CASE("the published vocabulary is what its description says") {
         special += t.is_special(id);
     }
     CHECK(added == 1283);
-    CHECK(special == 3 + 800 + 418 + 9);  // 0-2, 128000-128799, 128846-129263, 129271-129279
+    CHECK(special == 3 + 800 + 418 + 9); // 0-2, 128000-128799, 128846-129263, 129271-129279
     CHECK(t.decode(std::vector<TokenId>{0, 67, 1}, true) == "a");
     // Every token's own bytes are text that gives these bytes back.
     std::string all;

@@ -1,6 +1,6 @@
-#include "tests/catch.hpp"
 #include "core/text/byte_level.hpp"
 #include "core/text/stream_decoder.hpp"
+#include "tests/catch.hpp"
 #include <random>
 #include <set>
 
@@ -18,7 +18,8 @@ TEST_CASE("every scalar value is valid UTF-8 and nothing shorter or damaged is")
             REQUIRE((part.truncated && part.length == cut && !part.valid));
         }
     }
-    for (const std::string bad : {"\x80", "\xc0\x80", "\xc1\xbf", "\xe0\x9f\xbf", "\xed\xa0\x80", "\xf0\x8f\xbf\xbf", "\xf4\x90\x80\x80", "\xf5\x80", "\xff"})
+    for (const std::string bad : {"\x80", "\xc0\x80", "\xc1\xbf", "\xe0\x9f\xbf", "\xed\xa0\x80", "\xf0\x8f\xbf\xbf",
+                                  "\xf4\x90\x80\x80", "\xf5\x80", "\xff"})
         CHECK(find_invalid_utf8("abcdefgh" + bad) == 8);
 }
 
@@ -75,9 +76,11 @@ TEST_CASE("the stream decoder gives whole code points, whatever the split") {
 
     std::mt19937 random(5);
     for (int round = 0; round < 3000; ++round) {
-        static constexpr unsigned char interesting[] = {0x41, 0x80, 0xBF, 0xC2, 0xE0, 0xA0, 0xED, 0x9F, 0xF0, 0x90, 0xF4, 0x8F, 0xFF, 0xE4, 0xBD};
+        static constexpr unsigned char interesting[] = {0x41, 0x80, 0xBF, 0xC2, 0xE0, 0xA0, 0xED, 0x9F,
+                                                        0xF0, 0x90, 0xF4, 0x8F, 0xFF, 0xE4, 0xBD};
         std::string bytes;
-        for (size_t i = random() % 12; i > 0; --i) bytes += static_cast<char>(interesting[random() % sizeof interesting]);
+        for (size_t i = random() % 12; i > 0; --i)
+            bytes += static_cast<char>(interesting[random() % sizeof interesting]);
         std::vector<size_t> every;
         for (size_t i = 1; i < bytes.size(); ++i) every.push_back(i);
         CHECK(decode(bytes, every) == decode(bytes, {}));

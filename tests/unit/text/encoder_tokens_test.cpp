@@ -1,5 +1,5 @@
-#include "tests/catch.hpp"
 #include "core/text/encoder_tokens.hpp"
+#include "tests/catch.hpp"
 #include "tests/unit/text/train_bpe.hpp"
 #include <algorithm>
 
@@ -12,7 +12,9 @@ const Dialect &dialect() { return find_dialect("preview"); }
 const Tokenizer &tokenizer() {
     static const Tokenizer made = Tokenizer::from_json(test::train_tokenizer_json(
         "the answer is the other answer and the weather is the weather in the city name parameter string true false",
-        120, {"<｜end▁of▁sentence｜>", "<｜begin▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<think>", "</think>", "｜DSML｜"}));
+        120,
+        {"<｜end▁of▁sentence｜>", "<｜begin▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<think>", "</think>",
+         "｜DSML｜"}));
     return made;
 }
 
@@ -31,13 +33,17 @@ std::vector<TokenId> sampled(std::string_view reasoning, std::string_view answer
     return ids;
 }
 
-bool contains(const std::vector<TokenId> &ids, const std::vector<TokenId> &part) { return std::search(ids.begin(), ids.end(), part.begin(), part.end()) != ids.end(); }
+bool contains(const std::vector<TokenId> &ids, const std::vector<TokenId> &part) {
+    return std::search(ids.begin(), ids.end(), part.begin(), part.end()) != ids.end();
+}
 
 JsonValue json(std::string_view text) { return parse_python_json(text, "test"); }
 
-std::vector<TokenId> tokens(const Conversation &conversation, TurnMemory *memory = nullptr) { return encode_tokens(conversation, dialect(), tokenizer(), memory); }
+std::vector<TokenId> tokens(const Conversation &conversation, TurnMemory *memory = nullptr) {
+    return encode_tokens(conversation, dialect(), tokenizer(), memory);
+}
 
-}  // namespace
+} // namespace
 
 TEST_CASE("without a memory the tokens are those of the text") {
     Conversation c;
@@ -96,7 +102,7 @@ TEST_CASE("what the prompt leaves out is left out of remembered tokens too") {
     c.add_user("the weather").add_assistant("the answer", "the other").add_user("x");
     TurnMemory memory;
     memory.remember(c.messages()[1], sampled("the other", "the answer"));
-    const std::vector<TokenId> ids = tokens(c, &memory);  // thinking is dropped before the last user turn
+    const std::vector<TokenId> ids = tokens(c, &memory); // thinking is dropped before the last user turn
     CHECK(contains(ids, spelled("the answer")));
     CHECK_FALSE(contains(ids, spelled("the other")));
     CHECK(tokenizer().decode(ids) == encode_prompt(c, dialect()).text);
@@ -108,7 +114,7 @@ TEST_CASE("what the prompt leaves out is left out of remembered tokens too") {
     std::vector<TokenId> without = spelled("the answer");
     plain.remember(chat.messages()[1], without);
     CHECK(contains(tokens(chat, &plain), without));
-    CHECK(tokenizer().decode(tokens(chat, &plain)) == encode_prompt(chat, dialect()).text);  // EOS is added
+    CHECK(tokenizer().decode(tokens(chat, &plain)) == encode_prompt(chat, dialect()).text); // EOS is added
     chat.options.thinking = true;
     CHECK(tokens(chat, &plain) == tokens(chat));
 
@@ -121,22 +127,29 @@ TEST_CASE("what the prompt leaves out is left out of remembered tokens too") {
 }
 
 TEST_CASE("answers with tool calls are known by their ids, whatever became of the JSON's spelling") {
-    const char *original = R"({"role":"assistant","content":"","reasoning_content":"why","tool_calls":[{"id":"call_1","type":"function","function":{"name":"weather","arguments":"{\"b\":1,\"a\":{\"y\":2,\"x\":3}}"}}]})";
+    const char *original =
+        R"({"role":"assistant","content":"","reasoning_content":"why","tool_calls":[{"id":"call_1","type":"function","function":{"name":"weather","arguments":"{\"b\":1,\"a\":{\"y\":2,\"x\":3}}"}}]})";
     TurnMemory memory;
     const std::vector<TokenId> said = sampled("why", "call");
     memory.remember(json(original), said);
     const auto recalled = [&](const char *message) { return memory.recall(json(message), true) != nullptr; };
     CHECK(recalled(original));
-    CHECK(recalled(R"({"role":"assistant","content":null,"tool_calls":[{"index":0,"function":{"arguments":"{\"a\": {\"x\": 3, \"y\": 2}, \"b\": 1}","name":"weather"},"id":"call_1"}]})"));
-    CHECK_FALSE(recalled(R"({"role":"assistant","tool_calls":[{"id":"call_1","function":{"name":"weather","arguments":"{\"b\":2,\"a\":{\"y\":2,\"x\":3}}"}}]})"));
-    CHECK_FALSE(recalled(R"({"role":"assistant","tool_calls":[{"id":"call_2","function":{"name":"weather","arguments":"{\"b\":1,\"a\":{\"y\":2,\"x\":3}}"}}]})"));
-    CHECK_FALSE(recalled(R"({"role":"assistant","content":"edited","tool_calls":[{"id":"call_1","function":{"name":"weather","arguments":"{\"b\":1,\"a\":{\"y\":2,\"x\":3}}"}}]})"));
-    CHECK_FALSE(recalled(R"({"role":"assistant","reasoning_content":"edited","tool_calls":[{"id":"call_1","function":{"name":"weather","arguments":"{\"b\":1,\"a\":{\"y\":2,\"x\":3}}"}}]})"));
+    CHECK(recalled(
+        R"({"role":"assistant","content":null,"tool_calls":[{"index":0,"function":{"arguments":"{\"a\": {\"x\": 3, \"y\": 2}, \"b\": 1}","name":"weather"},"id":"call_1"}]})"));
+    CHECK_FALSE(recalled(
+        R"({"role":"assistant","tool_calls":[{"id":"call_1","function":{"name":"weather","arguments":"{\"b\":2,\"a\":{\"y\":2,\"x\":3}}"}}]})"));
+    CHECK_FALSE(recalled(
+        R"({"role":"assistant","tool_calls":[{"id":"call_2","function":{"name":"weather","arguments":"{\"b\":1,\"a\":{\"y\":2,\"x\":3}}"}}]})"));
+    CHECK_FALSE(recalled(
+        R"({"role":"assistant","content":"edited","tool_calls":[{"id":"call_1","function":{"name":"weather","arguments":"{\"b\":1,\"a\":{\"y\":2,\"x\":3}}"}}]})"));
+    CHECK_FALSE(recalled(
+        R"({"role":"assistant","reasoning_content":"edited","tool_calls":[{"id":"call_1","function":{"name":"weather","arguments":"{\"b\":1,\"a\":{\"y\":2,\"x\":3}}"}}]})"));
 }
 
 TEST_CASE("two answers of one text are told apart by their reasoning, or not at all") {
     TurnMemory memory;
-    const JsonValue one = json(R"({"role":"assistant","content":"OK","reasoning_content":"first"})"), two = json(R"({"role":"assistant","content":"OK","reasoning_content":"second"})"),
+    const JsonValue one = json(R"({"role":"assistant","content":"OK","reasoning_content":"first"})"),
+                    two = json(R"({"role":"assistant","content":"OK","reasoning_content":"second"})"),
                     bare = json(R"({"role":"assistant","content":"OK"})");
     memory.remember(one, {1});
     CHECK(*memory.recall(bare, true) == std::vector<TokenId>{1});
@@ -157,13 +170,13 @@ TEST_CASE("the memory is bounded and forgets what was used least recently") {
     for (int i = 0; i < 500; ++i) {
         memory.remember(message(i), std::vector<TokenId>(100, i));
         CHECK(memory.bytes() <= 20'000);
-        CHECK(memory.recall(message(0), false) != nullptr);  // kept alive by use
+        CHECK(memory.recall(message(0), false) != nullptr); // kept alive by use
     }
     CHECK(memory.size() > 10);
     CHECK(memory.recall(message(499), false) != nullptr);
     CHECK(memory.recall(message(1), false) == nullptr);
     const size_t before = memory.size();
-    memory.remember(message(1000), std::vector<TokenId>(100'000, 1));  // larger than the whole memory
+    memory.remember(message(1000), std::vector<TokenId>(100'000, 1)); // larger than the whole memory
     CHECK(memory.size() == before);
     CHECK(memory.recall(message(1000), false) == nullptr);
 }

@@ -1,11 +1,13 @@
-#include "tests/catch.hpp"
 #include "core/error.hpp"
 #include "core/text/encoder.hpp"
+#include "tests/catch.hpp"
 
 using namespace dsv4;
 
 namespace {
-std::string prompt_of(const Conversation &conversation) { return encode_prompt(conversation, find_dialect("preview")).text; }
+std::string prompt_of(const Conversation &conversation) {
+    return encode_prompt(conversation, find_dialect("preview")).text;
+}
 std::string error_of(const char *request) {
     try {
         Conversation::from_request(request);
@@ -15,7 +17,7 @@ std::string error_of(const char *request) {
     }
     return "no error";
 }
-}  // namespace
+} // namespace
 
 TEST_CASE("the builder and the JSON give the same prompt") {
     Conversation built;
@@ -46,16 +48,17 @@ TEST_CASE("the builder and the JSON give the same prompt") {
           {"role": "user", "content": "And now?"},
           {"role": "latest_reminder", "content": "2026-01-01"}]})");
     CHECK(prompt_of(built) == prompt_of(given));
-    CHECK(prompt_of(built).find("<tool_result>sun</tool_result>\n\n<tool_result>rain</tool_result>\n\nAnd now?") != std::string::npos);
+    CHECK(prompt_of(built).find("<tool_result>sun</tool_result>\n\n<tool_result>rain</tool_result>\n\nAnd now?") !=
+          std::string::npos);
     CHECK(prompt_of(built).find("{\"name\": \"clock\"}\n\nYou MUST strictly follow") != std::string::npos);
 }
 
 TEST_CASE("a tool call makes its assistant message when there is none") {
     Conversation conversation;
     conversation.add_user("x").add_tool_call("", "f", "{}");
-    CHECK(prompt_of(conversation) ==
-          "<｜begin▁of▁sentence｜><｜User｜>x<｜Assistant｜></think>\n\n<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"f\">\n\n"
-          "</｜DSML｜invoke>\n</｜DSML｜tool_calls><｜end▁of▁sentence｜>");
+    CHECK(prompt_of(conversation) == "<｜begin▁of▁sentence｜><｜User｜>x<｜Assistant｜></"
+                                     "think>\n\n<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"f\">\n\n"
+                                     "</｜DSML｜invoke>\n</｜DSML｜tool_calls><｜end▁of▁sentence｜>");
     CHECK(conversation.messages().size() == 2);
 }
 
@@ -77,13 +80,15 @@ TEST_CASE("a request's options") {
 TEST_CASE("requests that are none are errors") {
     CHECK(error_of("{}") == "request: expected \"messages\", found none");
     CHECK(error_of("3").find("found integer") != std::string::npos);
-    CHECK(error_of(R"({"messages": {}})").find("request.messages: expected an array, found object") != std::string::npos);
+    CHECK(error_of(R"({"messages": {}})").find("request.messages: expected an array, found object") !=
+          std::string::npos);
     CHECK(error_of(R"({"messages": [], "tools": 1})").find("request.tools") != std::string::npos);
     CHECK(error_of(R"({"messages": [], "thinking_mode": "deep"})").find("\"deep\"") != std::string::npos);
     CHECK(error_of(R"({"messages": [], "drop_thinking": 1})").find("request.drop_thinking") != std::string::npos);
     CHECK(error_of(R"({"messages": [], "reasoning_effort": 3})").find("request.reasoning_effort") != std::string::npos);
     CHECK(error_of(R"({"messages": [)").find("at byte") != std::string::npos);
-    CHECK(error_of((std::string(10'000, '[') + std::string(10'000, ']')).c_str()).find("at most 1000") != std::string::npos);
+    CHECK(error_of((std::string(10'000, '[') + std::string(10'000, ']')).c_str()).find("at most 1000") !=
+          std::string::npos);
 }
 
 TEST_CASE("the builder refuses what cannot become a message") {

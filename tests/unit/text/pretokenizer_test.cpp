@@ -1,6 +1,6 @@
-#include "tests/catch.hpp"
 #include "core/error.hpp"
 #include "core/text/pretokenizer.hpp"
+#include "tests/catch.hpp"
 #include "tests/unit/text/train_bpe.hpp"
 #include <cstring>
 
@@ -25,7 +25,7 @@ Pieces split(const std::vector<std::string> &patterns, std::string_view text) {
     return sink.pieces;
 }
 
-}  // namespace
+} // namespace
 
 TEST_CASE("the published splits") {
     const auto published = [](std::string_view text) { return split(test::published_patterns(), text); };
@@ -37,7 +37,9 @@ TEST_CASE("the published splits") {
     CHECK(published("今天天气很好，走吧") == Pieces{"今天天气很好", "，", "走吧"});
     CHECK(published("ひらがなabc") == Pieces{"ひらがな", "abc"});
     CHECK(published("foo.bar();\n\n}") == Pieces{"foo", ".bar", "();\n\n", "}"});
-    CHECK(published("\x01\x02" "a") == Pieces{"\x01", "\x02" "a"});
+    CHECK(published("\x01\x02"
+                    "a") == Pieces{"\x01", "\x02"
+                                           "a"});
     CHECK(published("e\u0301 x") == Pieces{"e\u0301", " x"});
     // White_Space has U+0085 and U+3000, but not U+001C and U+180E. \s*[\r\n]+ tells.
     CHECK(published("\u0085\n") == Pieces{"\u0085\n"});
@@ -66,8 +68,8 @@ TEST_CASE("patterns of the other dialect are translated or refused") {
     CHECK(split({"\\u4e2d"}, "a中b") == Pieces{"a", "中", "b"});
     CHECK(split({quote_pattern("a.b[\\")}, "a.b[\\axb") == Pieces{"a.b[\\", "axb"});
     CHECK(split({quote_pattern("｜ ")}, "x｜ y") == Pieces{"x", "｜ ", "y"});
-    CHECK(split({"x*"}, "axxb") == Pieces{"a", "xx", "b"});  // empty matches cut nothing
-    CHECK(split({"^b"}, "a\nb") == Pieces{"a\n", "b"});      // lines, as in Ruby
+    CHECK(split({"x*"}, "axxb") == Pieces{"a", "xx", "b"}); // empty matches cut nothing
+    CHECK(split({"^b"}, "a\nb") == Pieces{"a\n", "b"});     // lines, as in Ruby
     for (const char *refused : {"[a[bc]]", "[a&&b]", "\\Q.\\E", "\\K", "[]a]", "\\R", "\\u12"}) {
         CAPTURE(refused);
         try {

@@ -1,6 +1,6 @@
-#include "tests/catch.hpp"
 #include "core/error.hpp"
 #include "core/text/python_json.hpp"
+#include "tests/catch.hpp"
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -18,10 +18,11 @@ std::string error_of(std::string_view json) {
     }
     return "no error";
 }
-}  // namespace
+} // namespace
 
 TEST_CASE("JSON comes out as json.dumps(ensure_ascii=False) prints it") {
-    CHECK(again(R"( {"b" : [1,2 , {}],"a":null,"c":[],"d":true,"e":false} )") == R"({"b": [1, 2, {}], "a": null, "c": [], "d": true, "e": false})");
+    CHECK(again(R"( {"b" : [1,2 , {}],"a":null,"c":[],"d":true,"e":false} )") ==
+          R"({"b": [1, 2, {}], "a": null, "c": [], "d": true, "e": false})");
     CHECK(again(R"("\u00e9\ud83e\udd16\/\u0000\u001f\u007f\u2028\b\f\n\r\t\"\\")") ==
           "\"é🤖/\\u0000\\u001f\x7f\u2028\\b\\f\\n\\r\\t\\\"\\\\\"");
     CHECK(again(R"({"a": 1, "b": 2, "a": 3})") == R"({"a": 3, "b": 2})");
@@ -33,14 +34,35 @@ TEST_CASE("JSON comes out as json.dumps(ensure_ascii=False) prints it") {
 }
 
 TEST_CASE("floats print as Python's repr") {
-    for (const auto &[given, expected] : std::vector<std::pair<const char *, const char *>>{
-             {"1.0", "1.0"}, {"100.0", "100.0"}, {"1e2", "100.0"}, {"1e-5", "1e-05"}, {"0.0001", "0.0001"}, {"0.00001", "1e-05"},
-             {"1e-07", "1e-07"}, {"1e15", "1000000000000000.0"}, {"1e16", "1e+16"}, {"1e22", "1e+22"}, {"1.5e300", "1.5e+300"},
-             {"123456789.123", "123456789.123"}, {"0.30000000000000004", "0.30000000000000004"}, {"5e-324", "5e-324"},
-             {"1.7976931348623157e+308", "1.7976931348623157e+308"}, {"-0.0", "-0.0"}, {"0.0", "0.0"}, {"0e999999999999", "0.0"},
-             {"1e400", "Infinity"}, {"-1e400", "-Infinity"}, {"1e-400", "0.0"}, {"-1e-400", "-0.0"}, {"1e99999999999999999999", "Infinity"},
-             {"1e-99999999999999999999", "0.0"}, {"0.0000000001e330", "Infinity"}, {"9007199254740993.0", "9007199254740992.0"},
-             {"12345678901234567.0", "1.2345678901234568e+16"}, {"3.14", "3.14"}})
+    for (const auto &[given, expected] :
+         std::vector<std::pair<const char *, const char *>>{{"1.0", "1.0"},
+                                                            {"100.0", "100.0"},
+                                                            {"1e2", "100.0"},
+                                                            {"1e-5", "1e-05"},
+                                                            {"0.0001", "0.0001"},
+                                                            {"0.00001", "1e-05"},
+                                                            {"1e-07", "1e-07"},
+                                                            {"1e15", "1000000000000000.0"},
+                                                            {"1e16", "1e+16"},
+                                                            {"1e22", "1e+22"},
+                                                            {"1.5e300", "1.5e+300"},
+                                                            {"123456789.123", "123456789.123"},
+                                                            {"0.30000000000000004", "0.30000000000000004"},
+                                                            {"5e-324", "5e-324"},
+                                                            {"1.7976931348623157e+308", "1.7976931348623157e+308"},
+                                                            {"-0.0", "-0.0"},
+                                                            {"0.0", "0.0"},
+                                                            {"0e999999999999", "0.0"},
+                                                            {"1e400", "Infinity"},
+                                                            {"-1e400", "-Infinity"},
+                                                            {"1e-400", "0.0"},
+                                                            {"-1e-400", "-0.0"},
+                                                            {"1e99999999999999999999", "Infinity"},
+                                                            {"1e-99999999999999999999", "0.0"},
+                                                            {"0.0000000001e330", "Infinity"},
+                                                            {"9007199254740993.0", "9007199254740992.0"},
+                                                            {"12345678901234567.0", "1.2345678901234568e+16"},
+                                                            {"3.14", "3.14"}})
         CHECK(std::string(given) + " " + python_float_repr(given) == std::string(given) + " " + expected);
 }
 
@@ -63,8 +85,32 @@ TEST_CASE("what a double prints as reads back as the same double") {
 TEST_CASE("what json.loads refuses is an error that names the byte") {
     CHECK(error_of("") == "test: expected a JSON value at byte 0 of 0");
     CHECK(error_of("{\"a\": }") == "test: expected a JSON value at byte 6 of 7");
-    for (const char *bad : {"nul", "01", "1.", "1.e5", "+1", ".5", "-", "'a'", "[1,]", "{\"a\":1,}", "{a:1}", "[1 2]", "\"a", "\"\\x\"",
-                            "\"\\u12g4\"", "\"tab\there\"", "1 2", "{\"a\" 1}", "\xEF\xBB\xBF{}", "\"\xff\"", "\"\xed\xa0\x80\"", "[", "{", "\"\\", "-Inf", "nan"}) {
+    for (const char *bad : {"nul",
+                            "01",
+                            "1.",
+                            "1.e5",
+                            "+1",
+                            ".5",
+                            "-",
+                            "'a'",
+                            "[1,]",
+                            "{\"a\":1,}",
+                            "{a:1}",
+                            "[1 2]",
+                            "\"a",
+                            "\"\\x\"",
+                            "\"\\u12g4\"",
+                            "\"tab\there\"",
+                            "1 2",
+                            "{\"a\" 1}",
+                            "\xEF\xBB\xBF{}",
+                            "\"\xff\"",
+                            "\"\xed\xa0\x80\"",
+                            "[",
+                            "{",
+                            "\"\\",
+                            "-Inf",
+                            "nan"}) {
         CAPTURE(bad);
         CHECK(error_of(bad) != "no error");
         JsonValue value;
@@ -89,7 +135,11 @@ TEST_CASE("depth is bounded before the stack is") {
 TEST_CASE("large objects find their duplicate keys") {
     std::string text = "{";
     for (int round = 0; round < 2; ++round)
-        for (int i = 0; i < 5000; ++i) text.append(text.size() > 1 ? ",\"k" : "\"k").append(std::to_string(i)).append("\":").append(std::to_string(i + round));
+        for (int i = 0; i < 5000; ++i)
+            text.append(text.size() > 1 ? ",\"k" : "\"k")
+                .append(std::to_string(i))
+                .append("\":")
+                .append(std::to_string(i + round));
     const JsonValue value = parse_python_json(text + "}", "test");
     REQUIRE(value.size() == 5000);
     for (size_t i = 0; i < 5000; ++i) {
@@ -111,6 +161,8 @@ TEST_CASE("values are built and changed in place") {
     CHECK(number == -12);
     CHECK_FALSE(parse_python_json("99999999999999999999", "test").to_int64(number));
     CHECK_FALSE(parse_python_json("1.0", "test").to_int64(number));
-    for (const char *falsy : {"null", "false", "0", "-0", "0.0", "-0.0", "\"\"", "[]", "{}"}) CHECK_FALSE(parse_python_json(falsy, "t").truthy());
-    for (const char *truthy : {"true", "1", "0.1", "\" \"", "[0]", "{\"a\": 0}", "NaN"}) CHECK(parse_python_json(truthy, "t").truthy());
+    for (const char *falsy : {"null", "false", "0", "-0", "0.0", "-0.0", "\"\"", "[]", "{}"})
+        CHECK_FALSE(parse_python_json(falsy, "t").truthy());
+    for (const char *truthy : {"true", "1", "0.1", "\" \"", "[0]", "{\"a\": 0}", "NaN"})
+        CHECK(parse_python_json(truthy, "t").truthy());
 }

@@ -1,6 +1,6 @@
-#include "tests/catch.hpp"
 #include "core/error.hpp"
 #include "core/text/tokenizer.hpp"
+#include "tests/catch.hpp"
 #include "tests/unit/text/train_bpe.hpp"
 #include <map>
 #include <random>
@@ -13,7 +13,8 @@ namespace {
 const char *const corpus =
     "the quick brown fox jumps over the lazy dog and then the other fox jumps over the quick dog again and again\n"
     "int main(void) { return 0; } for (int i = 0; i < 100; ++i) { total += value[i]; } return total; // done\n"
-    "今天天气很好，我们一起去公园散步。今天的天气真的很好。人民的公园，人民的天气。 é è ê café déjà vu naïve 🤖🤖👩‍👩‍👧\n"
+    "今天天气很好，我们一起去公园散步。今天的天气真的很好。人民的公园，人民的天气。 é è ê café déjà vu naïve "
+    "🤖🤖👩‍👩‍👧\n"
     "aaaaaaaaaaaaaaaaaaaaaaaa bbbb abababababab    indent\n        deeper indent\n\n\n";
 
 const std::vector<std::string> added = {"<s>", "<|user|>", "｜T｜", "<|user|>x", "</think>"};
@@ -80,31 +81,44 @@ std::vector<std::string> pieces_of(const Tokenizer &tokenizer, std::string_view 
     return pieces;
 }
 
-}  // namespace
+} // namespace
 
 TEST_CASE("merging is what its definition says, for trained and for arbitrary merges") {
     std::mt19937 random(11);
     std::vector<test::TrainedBpe> models = {test::train_bpe(corpus, 250)};
-    for (int i = 0; i < 6; ++i) {
+    const std::vector<std::string> letters = {"a", "b", "c", " "}, characters = {"你", "佀", "é", "a", "好"};
+    for (int i = 0; i < 24; ++i) {
         // Merges no training would make: unreachable tokens, two merges with one result, later ranks for the parts.
+        // Every second model merges the bytes of characters, some of them early enough to be joined in any context.
         test::TrainedBpe wild = test::train_bpe("", 0);
-        std::vector<std::string> pool = {"a", "b", "c", " "};
-        while (wild.merges.size() < 60) {
-            const std::string left = pool[random() % pool.size()], right = pool[random() % pool.size()];
-            if (left.size() + right.size() > 24) continue;
+        std::vector<std::string> pool = letters;
+        if (i % 2) pool = {"\xE4", "\xBD", "\xA0", "\x80", "\xC3", "\xA9", "a", "\xE5", "\xA5"};
+        const auto merge = [&](const std::string &left, const std::string &right) {
             wild.merges.emplace_back(left, right);
             wild.tokens.push_back(left + right);
             pool.push_back(left + right);
+        };
+        if (i % 4 == 3) {
+            merge("\xE4", "\xBD");
+            merge("\xE4\xBD", "\xA0");
+            merge("\xC3", "\xA9");
         }
-        if (i % 2) std::shuffle(wild.merges.begin(), wild.merges.end(), random);
+        while (wild.merges.size() < 60) {
+            const std::string left = pool[random() % pool.size()], right = pool[random() % pool.size()];
+            if (left.size() + right.size() <= 24) merge(left, right);
+        }
+        if (i % 6 >= 3) std::shuffle(wild.merges.begin(), wild.merges.end(), random);
         models.push_back(std::move(wild));
     }
     for (size_t m = 0; m < models.size(); ++m) {
         const Tokenizer tokenizer = without_splits(models[m]);
-        for (int round = 0; round < 150; ++round) {
+        for (int round = 0; round < 80; ++round) {
             std::string text;
+            const std::vector<std::string> &units = m % 2 ? letters : characters;
             if (m == 0) text = random_text(random, 1 + random() % 12);
-            else for (size_t n = 1 + random() % (round % 10 == 0 ? 400 : 40); n > 0; --n) text += "aabbc "[random() % 6];
+            else
+                for (size_t n = 1 + random() % (round % 10 == 0 ? 300 : 30); n > 0; --n)
+                    text += units[random() % units.size()];
             CAPTURE(m, text);
             REQUIRE(pieces_of(tokenizer, text) == merge_by_hand(text, models[m]));
         }
@@ -208,11 +222,13 @@ TEST_CASE("bad bytes and unknown ids are errors that say where") {
         }
         return "";
     };
-    CHECK(message([] { trained().encode("abc\xFFz"); }) == "text to encode: expected UTF-8, found byte 255 at offset 3 of 5");
+    CHECK(message([] { trained().encode("abc\xFFz"); }) ==
+          "text to encode: expected UTF-8, found byte 255 at offset 3 of 5");
     CHECK(message([] { trained().encode_ordinary("\xE4\xBD"); }).find("offset 0") != std::string::npos);
     const auto size = static_cast<TokenId>(trained().vocab_size());
     for (const TokenId id : {-1, size, INT32_MAX, INT32_MIN}) {
-        CHECK(message([&] { trained().decode(std::vector<TokenId>{id}); }).find(std::to_string(id)) != std::string::npos);
+        CHECK(message([&] { trained().decode(std::vector<TokenId>{id}); }).find(std::to_string(id)) !=
+              std::string::npos);
         CHECK_FALSE(trained().has_token(id));
         CHECK_FALSE(trained().is_added(id));
     }
