@@ -80,9 +80,9 @@ TEST_CASE("a whole completion: reasoning, content, calls, end") {
     CHECK(refused(*constraint, "<" + D) == D);
     CHECK(refused(*constraint, "</think>\n<" + D) == D);
     CHECK(refused(*constraint, "</think></think>") == "</think>");
-    CHECK(refused(*constraint, "</think>" + block(call(n))).substr(0, 1 + D.size()) == D + "i");       // `a` is required
+    CHECK(refused(*constraint, "</think>" + block(call(n))).substr(0, 1 + D.size()) == "/" + D);  // `a` is required
     CHECK(refused(*constraint, "</think>" + block(call(a + a))).substr(0, 2) == "a\"");            // twice
-    CHECK(refused(*constraint, "</think>" + block(call(a), "") ) == "");
+    CHECK(refused(*constraint, "</think>" + block(call(a))) == "");
     CHECK(refused(*constraint, "</think>" + block(call(a, "g"))).substr(0, 1) == "g");
     CHECK(refused(*constraint, "</think>" + block(call(parameter("n", "true", "1")))).substr(0, 4) == "true");
     CHECK(refused(*constraint, "</think>" + block(call(parameter("n", "false", "01")))).substr(0, 1) == "1");
@@ -97,7 +97,7 @@ TEST_CASE("texts of control tokens cannot be spelled with ordinary tokens") {
     for (size_t i = 0; i + 1 < marker.size(); ++i) state.advance(static_cast<uint8_t>(marker[i]));
     CHECK_FALSE(state.accepts(static_cast<uint8_t>(marker.back())));
     CHECK_THROWS_AS(state.advance(static_cast<uint8_t>(marker.back())), Error);
-    CHECK(state.accepts('x'));
+    CHECK(state.accepts(0x9B));  // any other character may still be finished
 }
 
 TEST_CASE("tool choice and parallel calls") {
@@ -182,7 +182,7 @@ TEST_CASE("what cannot be enforced is reported") {
     CHECK(unsupported(R"({"type":"object","properties":{"a":{"type":"array","uniqueItems":true}}})") ==
           std::vector<std::string>{"response_format.a: uniqueItems"});
     CHECK(unsupported(R"({"type":"integer","multipleOf":3})").size() == 1);
-    CHECK(unsupported(R"({"type":"string","pattern":"(?=a)"})").size() == 1);
+    CHECK(unsupported(R"x({"type":"string","pattern":"(?=a)"})x").size() == 1);
     CHECK(unsupported(R"({"type":"string","format":"colour"})").size() == 1);
     CHECK(unsupported(R"({"type":"object","patternProperties":{}})").size() == 1);
     CHECK(unsupported(R"({"not":{"type":"null"}})").size() == 1);

@@ -38,8 +38,8 @@ inline Sample sample(const Constraint &constraint, std::mt19937 &random, size_t 
         if (out.text.size() > budget) {
             // Some continuation realizes least_remaining(), byte by byte if need be.
             uint32_t best = UINT32_MAX;
-            for (int tries = 0; tries < 400; ++tries) {
-                const uint32_t t = tokens.size() <= 400 ? tokens[static_cast<size_t>(tries) % tokens.size()]
+            for (int tries = 0; tries < 200; ++tries) {
+                const uint32_t t = tokens.size() <= 200 ? tokens[static_cast<size_t>(tries) % tokens.size()]
                                                         : tokens[random() % tokens.size()];
                 ConstraintState next = state;
                 next.advance(t);
