@@ -1,0 +1,151 @@
+#include <chrono>
+#include <sys/resource.h>
+
+#include "core/error.hpp"
+#include "core/model/plan.hpp"
+#include "tests/catch.hpp"
+#include "tests/support/checkpoint_writer.hpp"
+
+using namespace dsv4;
+using namespace dsv4::test;
+using Json = nlohmann::ordered_json;
+
+namespace {
+
+#ifdef DSV4_SANITIZED
+constexpr bool kSanitized = true;
+#else
+constexpr bool kSanitized = false;
+#endif
+
+ModelWeights mapped(const std::string &directory) { return map_weights(Checkpoint::open(directory)); }
+
+const PlanGroup &group(const Plan &plan, const std::string &name) {
+    for (const PlanGroup &g : plan.groups)
+        if (g.name == name) return g;
+    throw std::runtime_error(name);
+}
+
+/// Peak resident bytes of this process so far.
+uint64_t peak_memory() {
+    rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    return static_cast<uint64_t>(usage.ru_maxrss) * 1024;
+}
+
+} // namespace
+
+TEST_CASE("the plan of a checkpoint of Flash's true size") {
+    TempDir dir;
+    save(make_model(flash_config()), dir.path(), {"", "scale", 46, true, true});
+    const auto start = std::chrono::steady_clock::now();
+    const ModelWeights weights = mapped(dir.path());
+    PlanOptions options;
+    options.host = {64'000'000'000, 60'000'000'000};
+    options.devices = {{"host", "cpu", 64'000'000'000, 60'000'000'000, true},
+                       {"card", "cuda", 150'000'000'000, 149'000'000'000, false},
+                       {"large card", "cuda", 300'000'000'000, 290'000'000'000, false},
+                       {"small card", "cuda", 12'000'000'000, 11'000'000'000, false}};
+    const Plan plan = make_plan(weights, options);
+    const std::string json = plan_json(plan);
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    CHECK(took.count() < (kSanitized ? 60.0 : 5.0)); // 0.2 s on a quiet machine
+    if (!kSanitized) CHECK(peak_memory() < 250'000'000);
+    CHECK(plan.total_tensors == 69187);
+    CHECK(plan.total_bytes == 159609485896);
+    CHECK(plan.used_tensors == 69187);
+    CHECK(plan.unused_tensors == 0);
+    CHECK(plan.degradations.empty());
+    CHECK(plan.window_layers == 2);
+    CHECK(plan.csa_layers == 21);
+    CHECK(plan.hca_layers == 20);
+
+    CHECK(plan.cache.row_bytes == 584);
+    CHECK(plan.cache.index_row_bytes == 68);
+    CHECK(static_cast<uint64_t>(plan.cache.bytes_per_token) == 3514);
+    CHECK(plan.cache.context == 1048576);
+    CHECK(static_cast<double>(plan.cache.state_bytes) == Approx(12.2e6).epsilon(0.01));
+    CHECK(static_cast<double>(plan.cache.session_bytes()) == Approx(3.70e9).epsilon(0.002));
+    CHECK(static_cast<double>(plan.read_per_token) == Approx(11.2e9).epsilon(0.005));
+    CHECK(static_cast<double>(group(plan, "attention").read_per_token) == Approx(4.6e9).epsilon(0.01));
+    CHECK(static_cast<double>(group(plan, "routed experts").read_per_token) == Approx(3.45e9).epsilon(0.01));
+    CHECK(static_cast<double>(group(plan, "shared experts").read_per_token) == Approx(1.08e9).epsilon(0.01));
+
+    REQUIRE(plan.placements.size() == 4);
+    CHECK(plan.placements[0].fit == Fit::kMapped);
+    CHECK(plan.placements[0].missing == plan.used_bytes + plan.cache_bytes - 60'000'000'000);
+    const Placement &card = plan.placements[1];
+    CHECK(card.fit == Fit::kExperts);
+    CHECK(card.experts_total == 11008);
+    CHECK(card.experts_outside_bytes >= card.missing);
+    CHECK(card.experts_outside_bytes < card.missing + 2 * 13'400'000);
+    CHECK(card.outside_in_host_memory);
+    CHECK(plan.placements[2].fit == Fit::kResident);
+    CHECK(plan.placements[2].missing == 0);
+    CHECK(plan.placements[2].context_that_fits == 1048576);
+    CHECK(plan.placements[3].fit == Fit::kNo);
+    CHECK(plan.placements[3].least > 11'000'000'000);
+
+    const Json parsed = Json::parse(json);
+    CHECK(parsed["checkpoint"]["tensors"] == 69187);
+    CHECK(parsed["cache"]["session_bytes"] == plan.cache.session_bytes());
+    CHECK(parsed["placements"][1]["fit"] == "experts outside");
+    uint64_t bytes = 0;
+    for (const Json &g : parsed["groups"]) bytes += g["bytes"].get<uint64_t>();
+    CHECK(bytes == 159609485896);
+}
+
+TEST_CASE("the plan follows context, sessions and what a backend measured") {
+    TempDir dir;
+    save(make_model(tiny_config()), dir.path(), {"", "scale", 0, true, true});
+    const ModelWeights weights = mapped(dir.path());
+    PlanOptions options;
+    options.context = 1000;
+    options.sessions = 3;
+    const Plan plan = make_plan(weights, options);
+    // 64 + 2*32 + 1 bytes a row, padded to 8; index keys 16 + 1
+    CHECK(plan.cache.row_bytes == 136);
+    CHECK(plan.cache.index_row_bytes == 17);
+    CHECK(plan.cache.entry_bytes == 2 * 250 * (136 + 17) + 2 * 7 * 136);
+    CHECK(plan.cache.window_bytes == 7 * 16 * 136);
+    CHECK(plan.cache.state_bytes == 2 * 8 * (2 * 96 + 2 * 32) * 8 + 2 * 128 * 96 * 8);
+    CHECK(plan.cache_bytes == 3 * plan.cache.session_bytes());
+
+    PlanDevice device{"d", "b", 1'000'000'000, 1'000'000'000, true};
+    device.weights_bytes = 900'000'000;
+    device.experts_bytes = 90'000'000;
+    device.cache_bytes = 20'000'000;
+    options.devices = {device};
+    const Placement p = make_plan(weights, options).placements.at(0);
+    CHECK(p.needed == 1'010'000'000);
+    CHECK(p.missing == 10'000'000);
+    CHECK(p.fit == Fit::kMapped);
+    CHECK(p.context_that_fits < 1000);
+    CHECK(p.context_that_fits > 0);
+}
+
+TEST_CASE("a plan that makes no sense is refused") {
+    TempDir dir;
+    save(make_model(tiny_config()), dir.path(), {"", "scale", 0, true, true});
+    const ModelWeights weights = mapped(dir.path());
+    PlanOptions options;
+    options.context = 1048577;
+    try {
+        make_plan(weights, options);
+        FAIL("a context beyond the model's");
+    } catch (const Error &e) {
+        CHECK(e.status == DSV4_E_CONTEXT);
+        CHECK(std::string(e.what()) ==
+              "plan: expected a context of at most 1048576 tokens (max_position_embeddings), found 1048577");
+    }
+    options.context = 0;
+    options.sessions = 0;
+    CHECK_THROWS_AS(make_plan(weights, options), Error);
+}
+
+TEST_CASE("this machine has memory") {
+    const HostMemory m = host_memory();
+    CHECK(m.total > 100'000'000);
+    CHECK(m.available > 0);
+    CHECK(m.available <= m.total);
+}
