@@ -335,13 +335,6 @@ typedef struct dsv4_layer_ops {
 
 /* ---- the plugin ------------------------------------------------------------------------------------------------ */
 
-enum {
-    DSV4_NUMERICS_DEFAULT = 0,  /* the backend's own choice; it says which in dsv4_device_info */
-    DSV4_NUMERICS_EXACT = 1,    /* the mathematics in float32 on dequantised weights, nothing rounded */
-    DSV4_NUMERICS_OFFICIAL = 2, /* the rounding of the released inference code */
-    DSV4_NUMERICS_NATIVE = 3    /* bf16 or float32 activations between operators, caches in their stored formats */
-};
-
 enum { /* capability bits */
     DSV4_CAP_ROW_INDEPENDENT = 1 << 0,
     DSV4_CAP_EXACT = 1 << 1,

@@ -1,0 +1,31 @@
+#include "core/capi/arguments.hpp"
+#include "core/capi/boundary.hpp"
+#include "core/engine/model.hpp"
+
+using namespace dsv4;
+
+extern "C" {
+
+dsv4_status dsv4_model_load(dsv4_runtime *runtime, dsv4_str path, const dsv4_model_options *options, dsv4_model **out,
+                            dsv4_error *err) {
+    return boundary(err, [&] {
+        clear_out(out);
+        require(runtime, "runtime");
+        const auto o = read_sized(options, "model options");
+        text(o.backend, "backend");
+        *out = new dsv4_model{std::make_shared<Model>(runtime->runtime, text(path, "path"), o)};
+        return DSV4_OK;
+    });
+}
+
+void dsv4_model_release(dsv4_model *model) { delete model; }
+
+dsv4_status dsv4_model_get_info(const dsv4_model *model, dsv4_model_info *info, dsv4_error *err) {
+    return boundary(err, [&] {
+        require(model, "model");
+        write_sized(info, model->model->info(), "model info");
+        return DSV4_OK;
+    });
+}
+
+}  // extern "C"

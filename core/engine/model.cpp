@@ -1,0 +1,152 @@
+#include "core/engine/model.hpp"
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+#include "core/model/synthetic.hpp"
+
+namespace dsv4 {
+namespace {
+
+constexpr std::string_view synthetic_prefix = "synthetic:";
+/// Rows that a ring keeps beyond what one token needs: how far a sequence can be cut back (unfetched tokens, rejected
+/// drafts) without computing anything again.
+constexpr int32_t slack = 16;
+/// Rows of logits of one step; scoring a long text comes back for more.
+constexpr int32_t min_outputs = 64;
+
+/// Weight bytes that one token of one sequence reads: all of a layer but the experts that were not chosen, and one row
+/// of the embedding.
+uint64_t bytes_per_token(const ModelWeights &weights, const dsv4_shape &shape) {
+    uint64_t sum = 0;
+    const auto add = [&](const BlockWeights &b) {
+        for (const dsv4_tensor &t : b.tensors) {
+            const uint64_t bytes = t.bytes + t.scale_bytes;
+            if (t.role == DSV4_ROLE_EMBED || t.role == DSV4_ROLE_GATE_TID2EID)
+                sum += bytes / uint64_t(t.shape[0]);
+            else
+                sum += t.expert < 0 ? bytes : bytes * uint64_t(shape.active_experts) / uint64_t(shape.experts);
+        }
+    };
+    add(weights.ends);
+    for (const auto &b : weights.layers) add(b);
+    return sum;
+}
+
+uint64_t bytes_of(const BlockWeights &b) {
+    return std::accumulate(b.tensors.begin(), b.tensors.end(), uint64_t{0},
+                           [](uint64_t sum, const dsv4_tensor &t) { return sum + t.bytes + t.scale_bytes; });
+}
+
+}  // namespace
+
+Model::Model(std::shared_ptr<Runtime> runtime, const std::string &path, const dsv4_model_options &options)
+    : runtime_(std::move(runtime)) {
+    if (options.flags & ~uint32_t(DSV4_MODEL_DRAFTS | DSV4_MODEL_PIN_THREADS))
+        throw Error(DSV4_E_UNSUPPORTED, "model flags: found bits newer than this library: " + std::to_string(options.flags));
+    if (path.rfind(synthetic_prefix, 0) == 0) {
+        SyntheticModel made = make_synthetic(path.substr(synthetic_prefix.size()));
+        config_ = std::move(made.config);
+        weights_ = std::move(made.weights);
+        synthetic_ = std::move(made.memory);
+    } else {
+        weights_ = map_weights(Checkpoint::open(path));
+        config_ = weights_.config();
+        for (const std::string &d : weights_.degradations) runtime_->log().line(DSV4_LOG_WARNING, path + ": " + d);
+        check_scales(weights_);
+    }
+
+    const LoadedBackend &backend = runtime_->registry().select({options.backend.data, options.backend.size});
+    if (!backend.score)
+        throw Error(DSV4_E_DEVICE, "backend '" + backend.name + "' cannot run on this machine: " + backend.why_not);
+    dsv4_device_options device;
+    DSV4_INIT(device);
+    device.index = options.device;
+    device.numerics = options.numerics;
+    device.threads = options.threads;
+    device.flags = options.flags & DSV4_MODEL_PIN_THREADS ? uint32_t(DSV4_DEVICE_PIN_THREADS) : 0;
+    device.expert_budget = options.expert_budget;
+    device_ = std::make_unique<Device>(*backend.table, device);
+
+    const Progress progress = [&](uint64_t done, uint64_t total) {
+        return !options.progress || options.progress(options.progress_user_data, done, total) == 0;
+    };
+    const bool drafts = options.flags & DSV4_MODEL_DRAFTS;
+    if (!drafts || !device_->has_mtp()) weights_.mtp.clear();
+    network_ = load_network(*device_, config_.shape, weights_,
+                            options.expert_budget ? DSV4_TIER_DISK : DSV4_TIER_DEVICE, progress);
+    draft_blocks_ = uint32_t(network_.mtp.size());
+    decode_bytes_ = bytes_per_token(weights_, config_.shape);
+    weight_bytes_ = bytes_of(weights_.ends);
+    for (const auto &b : weights_.layers) weight_bytes_ += bytes_of(b);
+    for (const auto &b : weights_.mtp) weight_bytes_ += bytes_of(b);
+
+    const Capacity capacity = choose_capacity(options);
+    cache_bytes_ = measure_cache(capacity);
+    max_context_ = int32_t(std::min<int64_t>(config_.max_positions, int64_t(capacity.cache.blocks) * capacity.cache.block_tokens));
+    engine_ = std::make_unique<Engine>(std::make_unique<Forward>(*device_, network_, capacity), config_.shape.vocab);
+}
+
+Capacity Model::choose_capacity(const dsv4_model_options &o) const {
+    const auto limit = [](const char *name, uint64_t value, uint64_t fallback, uint64_t most) {
+        if (value > most)
+            throw Error(DSV4_E_INVALID, std::string(name) + ": at most " + std::to_string(most) + ", found " +
+                                            std::to_string(value));
+        return value ? value : fallback;
+    };
+    Capacity c{};
+    c.tokens = int32_t(limit("max_batch_tokens", o.max_batch_tokens, 512, 65536));
+    c.sequences = int32_t(limit("max_sessions", o.max_sessions, 8, 4096));
+    c.sequences = std::min(c.sequences, c.tokens);
+    c.outputs = std::min(std::max(min_outputs, c.sequences), c.tokens);
+    DSV4_INIT(c.cache);
+    c.cache.slots = int32_t(limit("max_sessions", o.max_sessions, 8, 4096));
+    int64_t block = 128;
+    for (const int32_t r : network_.layer_ratio)
+        if (r) block = std::lcm(block, int64_t(r));
+    if (block > 65536) throw Error(DSV4_E_UNSUPPORTED, "compress ratios with no common block of 65536 tokens or less");
+    c.cache.block_tokens = int32_t(block);
+    const auto most = uint64_t(config_.max_positions) * uint64_t(c.cache.slots);
+    const uint64_t tokens = limit("cache_tokens", o.cache_tokens, std::min<uint64_t>(65536, uint64_t(config_.max_positions)),
+                                  std::min<uint64_t>(most, uint64_t{1} << 30));
+    c.cache.blocks = int32_t((tokens + uint64_t(block) - 1) / uint64_t(block));
+    c.blocks_per_sequence = int32_t(std::min<int64_t>(c.cache.blocks, (config_.max_positions + block - 1) / block));
+    c.cache.state_slack = slack;
+    c.cache.window_rows = config_.shape.window + std::max(c.tokens, slack);
+    return c;
+}
+
+uint64_t Model::measure_cache(const Capacity &c) const {
+    uint64_t sum = 0;
+    const auto add = [&](int32_t ratio) {
+        uint64_t per_slot = 0, per_block = 0;
+        call(device_->model->cache_bytes, device_->handle(), &config_.shape, ratio, &c.cache, &per_slot, &per_block);
+        sum += per_slot * uint64_t(c.cache.slots) + per_block * uint64_t(c.cache.blocks);
+    };
+    for (const int32_t r : network_.layer_ratio) add(r);
+    for (const int32_t r : network_.mtp_ratio) add(r);
+    return sum;
+}
+
+dsv4_model_info Model::info() const {
+    dsv4_model_info i;
+    DSV4_INIT(i);
+    i.vocab_size = uint32_t(config_.shape.vocab);
+    i.layers = uint32_t(config_.shape.layers);
+    i.hidden_size = uint32_t(config_.shape.hidden);
+    i.max_context = uint32_t(max_context_);
+    i.max_sessions = uint32_t(max_sessions());
+    i.bos = config_.bos;
+    i.eos = config_.eos.empty() ? -1 : config_.eos[0];
+    i.draft_blocks = draft_blocks_;
+    i.numerics = device_->info().numerics;
+    i.weight_bytes = weight_bytes_;
+    i.decode_bytes = decode_bytes_;
+    i.cache_bytes = cache_bytes_;
+    i.backend = {device_->backend_name().data(), device_->backend_name().size()};
+    const dsv4_device_info &d = device_->info();
+    i.device = {d.name, std::strlen(d.name)};
+    i.variant = {d.variant, std::strlen(d.variant)};
+    return i;
+}
+
+}  // namespace dsv4

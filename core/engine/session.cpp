@@ -1,0 +1,275 @@
+#include "core/engine/session.hpp"
+#include <algorithm>
+#include <random>
+
+namespace dsv4 {
+namespace {
+
+uint64_t fresh_seed() {
+    std::random_device source;
+    const uint64_t seed = uint64_t(source()) << 32 | source();
+    return seed ? seed : 1;
+}
+
+uint64_t nanoseconds(std::chrono::steady_clock::duration d) {
+    return uint64_t(std::chrono::duration_cast<std::chrono::nanoseconds>(d).count());
+}
+
+}  // namespace
+
+Session::Use::Use(Session &session) : session_(session) {
+    if (session.busy_.exchange(true, std::memory_order_acquire))
+        throw Error(DSV4_E_INVALID, "the session is in use: release its open stream, or end the other call, first");
+}
+
+Session::Session(std::shared_ptr<Model> model, const dsv4_session_options &options) : model_(std::move(model)) {
+    const auto limit = uint32_t(model_->max_context());
+    if (options.context_tokens > limit)
+        throw Error(DSV4_E_CONTEXT, "context_tokens: the model and its cache allow at most " + std::to_string(limit) +
+                                        ", found " + std::to_string(options.context_tokens));
+    const auto most = uint32_t(model_->engine().capacity().tokens);
+    sequence_.context = int32_t(options.context_tokens ? options.context_tokens : limit);
+    sequence_.chunk = int32_t(options.prefill_chunk ? std::min(options.prefill_chunk, most) : most);
+    sequence_.slot = model_->engine().pool().take_slot();
+    if (sequence_.slot < 0)
+        throw Error(DSV4_E_NO_MEMORY, "all " + std::to_string(model_->max_sessions()) +
+                                          " sessions of this model exist; release one or raise max_sessions");
+}
+
+Session::~Session() {
+    CachePool &pool = model_->engine().pool();
+    pool.give(sequence_.blocks);
+    pool.give_slot(sequence_.slot);
+}
+
+std::vector<int32_t> Session::tokens() const {
+    std::vector<int32_t> out;
+    // A stream's engine appends to the sequence meanwhile.
+    model_->engine().watch(false, [&] {
+        out = sequence_.tokens;
+        return true;
+    });
+    return out;
+}
+
+void Session::truncate(size_t length) {
+    const Use use(*this);
+    if (length > sequence_.tokens.size())
+        throw Error(DSV4_E_INVALID, "truncate to " + std::to_string(length) + ": the session holds " +
+                                        std::to_string(sequence_.tokens.size()) + " tokens");
+    sequence_.truncate(int32_t(length), model_->engine().reach());
+}
+
+void Session::check_ids(const int32_t *ids, size_t count) const {
+    const int32_t vocab = model_->config().shape.vocab;
+    if (!ids && count) throw Error(DSV4_E_INVALID, "ids: NULL with a count of " + std::to_string(count));
+    for (size_t i = 0; i < count; ++i)
+        if (ids[i] < 0 || ids[i] >= vocab)
+            throw Error(DSV4_E_INVALID, "token " + std::to_string(i) + ": expected an id in [0, " +
+                                            std::to_string(vocab) + "), found " + std::to_string(ids[i]));
+}
+
+void Session::check_alive() const {
+    if (device_lost_) throw Error(DSV4_E_DEVICE, "the device failed during an earlier call: this session is dead");
+}
+
+void Session::evaluate(const int32_t *ids, size_t count, const dsv4_evaluate_options &options, dsv4_cancel *cancel,
+                       dsv4_logits_fn on_logits, void *user_data) {
+    const Use use(*this);
+    check_alive();
+    check_ids(ids, count);
+    if (options.flags & ~uint32_t(DSV4_EVALUATE_ALL | DSV4_EVALUATE_DRAFTS))
+        throw Error(DSV4_E_UNSUPPORTED, "evaluate flags: found bits newer than this library");
+    if (count == 0) throw Error(DSV4_E_INVALID, "evaluate: no tokens were given");
+    Sequence &q = sequence_;
+    const size_t held = q.tokens.size();
+    if (count > size_t(q.context) - std::min(held, size_t(q.context)))
+        throw Error(DSV4_E_CONTEXT, "the session holds " + std::to_string(held) + " tokens; " + std::to_string(count) +
+                                        " more do not fit its context of " + std::to_string(q.context));
+    const bool drafts = options.flags & DSV4_EVALUATE_DRAFTS;
+    if (drafts && held)
+        throw Error(DSV4_E_INVALID, "drafts: expected an empty session, this one holds " + std::to_string(held) + " tokens");
+    if (drafts && !model_->info().draft_blocks)
+        throw Error(DSV4_E_UNSUPPORTED, "drafts: the model was loaded without DSV4_MODEL_DRAFTS, has no MTP block that "
+                                        "this build runs, or the backend has no MTP operators");
+    std::vector<int32_t> positions;
+    if (options.position_count && !options.positions) throw Error(DSV4_E_INVALID, "positions: NULL with a count");
+    for (size_t i = 0; i < options.position_count; ++i) {
+        const uint32_t p = options.positions[i];
+        if (p < held || p >= held + count || (i && p <= options.positions[i - 1]))
+            throw Error(DSV4_E_INVALID, "positions: expected ascending positions in [" + std::to_string(held) + ", " +
+                                            std::to_string(held + count) + "), found " + std::to_string(p));
+        positions.push_back(int32_t(p));
+    }
+    if (positions.empty()) positions.push_back(int32_t(held + count) - 1);
+
+    auto request = std::make_shared<Request>();
+    request->sequence = &q;
+    request->cancel = CancelRef(cancel);
+    request->drafts = drafts;
+    if (on_logits) {
+        // Positions before `held` may be computed again after a far truncation; nobody asked for those.
+        if (options.flags & DSV4_EVALUATE_ALL)
+            request->wants = [held](int32_t p) { return size_t(p) >= held; };
+        else
+            request->wants = [positions](int32_t p) { return std::binary_search(positions.begin(), positions.end(), p); };
+    }
+    if (request->cancel.is_set()) throw Error(DSV4_E_CANCELLED, "cancelled");
+    q.tokens.insert(q.tokens.end(), ids, ids + count);
+    Engine &engine = model_->engine();
+    engine.submit(request);
+
+    bool stopped = false;
+    try {
+        std::deque<LogitsRow> rows;
+        bool done = false;
+        while (!done && !stopped) {
+            engine.watch(true, [&] {
+                if (request->rows.empty() && !request->done) return false;
+                rows.swap(request->rows);
+                done = request->done;
+                return true;
+            });
+            engine.nudge();
+            for (const LogitsRow &row : rows)
+                if (!stopped && on_logits(user_data, uint32_t(row.position),
+                                          row.draft ? DSV4_LOGITS_DRAFT : DSV4_LOGITS_NEXT, row.logits.data(),
+                                          row.logits.size()))
+                    stopped = true;
+            rows.clear();
+        }
+    } catch (...) {
+        engine.withdraw(request);
+        q.truncate(std::max(q.computed, int32_t(held)), engine.reach());
+        throw;
+    }
+    engine.withdraw(request);
+    if (stopped || request->failure) q.tokens.resize(size_t(std::max(q.computed, int32_t(held))));
+    if (request->failure && !stopped) {
+        if (request->failure->status != DSV4_E_CANCELLED) q.truncate(int32_t(held), engine.reach());
+        device_lost_ = request->failure->status == DSV4_E_DEVICE;
+        throw *request->failure;
+    }
+}
+
+Stream::Stream(std::shared_ptr<Session> session, const dsv4_generate_options &o, dsv4_cancel *cancel)
+    : session_(std::move(session)), use_(*session_), request_(std::make_shared<Request>()) {
+    Model &model = *session_->model_;
+    Engine &engine = model.engine();
+    Sequence &q = session_->sequence_;
+    session_->check_alive();
+    if (o.flags & ~uint32_t(DSV4_GENERATE_CONTINUE | DSV4_GENERATE_IGNORE_EOS))
+        throw Error(DSV4_E_UNSUPPORTED, "generate flags: found bits newer than this library");
+    session_->check_ids(o.ids, o.id_count);
+    std::vector<int32_t> prompt;
+    if (o.flags & DSV4_GENERATE_CONTINUE) prompt = q.tokens;
+    prompt.insert(prompt.end(), o.ids, o.ids + o.id_count);
+    if (prompt.empty()) throw Error(DSV4_E_INVALID, "the prompt is empty: expected at least one token");
+    if (prompt.size() >= size_t(q.context))
+        throw Error(DSV4_E_CONTEXT, "the prompt has " + std::to_string(prompt.size()) + " tokens; with one token of output "
+                                        "it does not fit the session's context of " + std::to_string(q.context));
+
+    SamplingOptions sampling;
+    sampling.temperature = o.temperature;
+    sampling.top_p = o.top_p;
+    sampling.min_p = o.min_p;
+    sampling.top_k = o.top_k;
+    sampling.seed = o.seed ? o.seed : fresh_seed();
+    if ((o.logit_bias_count && !o.logit_bias) || (o.stop_id_count && !o.stop_ids))
+        throw Error(DSV4_E_INVALID, "logit_bias or stop_ids: NULL with a count");
+    for (size_t i = 0; i < o.logit_bias_count; ++i)
+        sampling.logit_bias.emplace_back(o.logit_bias[i].token, o.logit_bias[i].bias);
+    check_sampling(sampling, model.config().shape.vocab);
+    session_->check_ids(o.stop_ids, o.stop_id_count);
+
+    Request &r = *request_;
+    r.sequence = &q;
+    r.cancel = CancelRef(cancel);
+    r.generates = true;
+    r.sampler.emplace(std::move(sampling));
+    r.stop_ids.assign(o.stop_ids, o.stop_ids + o.stop_id_count);
+    if (!(o.flags & DSV4_GENERATE_IGNORE_EOS))
+        r.stop_ids.insert(r.stop_ids.end(), model.config().eos.begin(), model.config().eos.end());
+    r.max_tokens = o.max_tokens;
+    r.run_ahead = std::min(r.run_ahead, engine.reach());
+    if (r.cancel.is_set()) throw Error(DSV4_E_CANCELLED, "cancelled");
+
+    // Keep what the session already holds of this prompt; the last token is computed again if need be, for its logits.
+    const auto common = size_t(std::mismatch(q.tokens.begin(), q.tokens.end(), prompt.begin(), prompt.end()).first -
+                               q.tokens.begin());
+    q.truncate(int32_t(std::min(common, prompt.size() - 1)), engine.reach());
+    cached_ = reported_ = q.computed;
+    q.tokens = std::move(prompt);
+    prompt_tokens_ = q.tokens.size();
+    engine.submit(request_);
+}
+
+Stream::~Stream() {
+    Engine &engine = session_->model_->engine();
+    engine.withdraw(request_);
+    // What the engine sampled ahead of the caller was never said.
+    Sequence &q = session_->sequence_;
+    const size_t said = prompt_tokens_ + handed_out_ + (ended_ && request_->stop_token >= 0 ? 1 : 0);
+    if (q.tokens.size() > said) q.truncate(int32_t(said), engine.reach());
+    if (request_->failure && request_->failure->status == DSV4_E_DEVICE) session_->device_lost_ = true;
+    if (request_->sampled == 0 && q.computed < int32_t(q.tokens.size()))
+        q.tokens.resize(size_t(q.computed));  // a prompt that was not finished: keep the part that was computed
+}
+
+dsv4_status Stream::next(bool wait, dsv4_event &event) {
+    if (ended_) return DSV4_END;
+    Engine &engine = session_->model_->engine();
+    DSV4_INIT(event);
+    event.token = -1;
+    event.prompt_tokens = uint32_t(prompt_tokens_);
+    event.cached_tokens = uint32_t(cached_);
+    dsv4_status status = DSV4_PENDING;
+    bool fetched = false;
+    engine.watch(wait, [&] {
+        Request &r = *request_;
+        if (r.cancel.is_set()) throw Error(DSV4_E_CANCELLED, "cancelled");
+        if (r.failure) throw *r.failure;
+        const int32_t computed = std::min(session_->sequence_.computed, int32_t(prompt_tokens_));
+        if (computed > reported_ && r.sampled == 0) {
+            reported_ = computed;
+            event.kind = DSV4_EVENT_PREFILL;
+            event.prefilled_tokens = uint32_t(computed - cached_);
+        } else if (!r.tokens.empty()) {
+            event.kind = DSV4_EVENT_TOKEN;
+            event.token = r.tokens.front();
+            r.tokens.pop_front();
+            fetched = true;
+        } else if (r.done) {
+            event = done_event();
+            ended_ = true;
+        } else {
+            return false;
+        }
+        status = DSV4_OK;
+        return true;
+    });
+    if (fetched) {
+        event.output_tokens = ++handed_out_;
+        engine.nudge();
+    }
+    return status;
+}
+
+dsv4_event Stream::done_event() const {
+    const Request &r = *request_;
+    dsv4_event e;
+    DSV4_INIT(e);
+    e.kind = DSV4_EVENT_DONE;
+    e.token = r.stop_token;
+    e.finish = r.finish;
+    e.prompt_tokens = uint32_t(prompt_tokens_);
+    e.cached_tokens = uint32_t(cached_);
+    e.prefilled_tokens = uint32_t(prompt_tokens_) - uint32_t(cached_);
+    e.output_tokens = r.sampled;
+    e.seed = r.sampler->options().seed;
+    e.prefill_ns = nanoseconds(r.first_token - r.submitted);
+    e.decode_ns = nanoseconds(r.last_token - r.first_token);
+    return e;
+}
+
+}  // namespace dsv4

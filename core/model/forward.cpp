@@ -1,0 +1,168 @@
+// The model from top to bottom, in backend operators. Read beside MODEL.md: "One layer, in order".
+#include "core/model/forward.hpp"
+#include <algorithm>
+
+namespace dsv4 {
+
+Network load_network(const Device &device, const dsv4_shape &shape, const ModelWeights &weights, int32_t expert_tier,
+                     const Progress &on_progress) {
+    Network n;
+    n.shape = shape;
+    uint64_t done = 0, total = 0;
+    const auto bytes = [](const BlockWeights &b) {
+        uint64_t sum = 0;
+        for (const dsv4_tensor &t : b.tensors) sum += t.bytes + t.scale_bytes;
+        return sum;
+    };
+    total += bytes(weights.ends);
+    for (const auto &b : weights.layers) total += bytes(b);
+    for (const auto &b : weights.mtp) total += bytes(b);
+    const auto create = [&](const BlockWeights &b) {
+        Block block = device.block(shape, b.desc(expert_tier));
+        done += bytes(b);
+        if (on_progress && !on_progress(done, total)) throw Error(DSV4_E_CANCELLED, "the load was stopped by its caller");
+        return block;
+    };
+    n.ends = create(weights.ends);
+    for (const auto &b : weights.layers) {
+        n.layers.push_back(create(b));
+        n.layer_ratio.push_back(b.compress_ratio);
+    }
+    for (const auto &b : weights.mtp) {
+        n.mtp.push_back(create(b));
+        n.mtp_ratio.push_back(b.compress_ratio);
+    }
+    return n;
+}
+
+Forward::Forward(const Device &device, const Network &network, const Capacity &capacity)
+    : device_(device), network_(network), capacity_(capacity),
+      streams_(device.buffer(network.shape, DSV4_BUFFER_STREAMS, capacity.tokens)),
+      x_(device.buffer(network.shape, DSV4_BUFFER_HIDDEN, capacity.tokens)),
+      mix_(device.buffer(network.shape, DSV4_BUFFER_MIX, capacity.tokens)),
+      q_(device.buffer(network.shape, DSV4_BUFFER_QUERY, capacity.tokens)),
+      qr_(device.buffer(network.shape, DSV4_BUFFER_QUERY_LORA, capacity.tokens)),
+      o_(device.buffer(network.shape, DSV4_BUFFER_QUERY, capacity.tokens)),
+      selection_(device.buffer(network.shape, DSV4_BUFFER_SELECTION, capacity.tokens)),
+      route_(device.buffer(network.shape, DSV4_BUFFER_ROUTE, capacity.tokens)),
+      y_(device.buffer(network.shape, DSV4_BUFFER_HIDDEN, capacity.tokens)),
+      logits_(device.buffer(network.shape, DSV4_BUFFER_LOGITS, capacity.outputs)) {
+    const dsv4_shape &shape = network.shape;
+    batch_ = device.batch(shape, capacity.tokens, capacity.sequences, capacity.blocks_per_sequence);
+    for (const int32_t r : network.layer_ratio) layer_cache_.push_back(device.cache(shape, r, capacity.cache));
+    if (network.mtp.empty()) return;
+    for (const int32_t r : network.mtp_ratio) mtp_cache_.push_back(device.cache(shape, r, capacity.cache));
+    mtp_in_ = device.buffer(shape, DSV4_BUFFER_STREAMS, capacity.tokens + 1);
+    mtp_streams_ = device.buffer(shape, DSV4_BUFFER_STREAMS, capacity.tokens);
+}
+
+// T tokens through every layer: streams X [T, M, D] -> logits of the wanted rows.
+void Forward::run(Step &step, std::vector<float> &logits) {
+    begin(step);
+    call(device_.ends->embed, device_.queue(), batch_.get(), network_.ends.get(), streams_.get());
+    for (size_t l = 0; l < network_.layers.size(); ++l) layer(int32_t(l));
+
+    const int32_t outputs = step.outputs();
+    logits.resize(size_t(outputs) * size_t(network_.shape.vocab));
+    if (outputs) {  // hc_head collapses M streams to one, rmsnorm, head
+        call(device_.ends->head, device_.queue(), batch_.get(), network_.ends.get(), network_.ends.get(),
+             streams_.get(), logits_.get());
+        call(device_.memory->buffer_read, device_.queue(), logits_.get(), 0, outputs, logits.data());
+    } else {
+        call(device_.memory->queue_wait, device_.queue());
+    }
+}
+
+void Forward::begin(Step &step) {
+    const dsv4_step view = step.view();
+    call(device_.model->batch_set, device_.queue(), batch_.get(), &view);
+}
+
+void Forward::layer(int32_t index) {
+    const auto l = size_t(index);
+    block(network_.layers[l].get(), layer_cache_[l].get(), network_.layer_ratio[l], streams_.get());
+}
+
+// One layer, in order. X: streams [T, M, D], updated in place.
+void Forward::block(const dsv4_block *w, dsv4_cache *cache, int32_t ratio, dsv4_buffer *X) {
+    dsv4_queue *queue = device_.queue();
+    const dsv4_batch *batch = batch_.get();
+    if (device_.layer) return call(device_.layer->layer, queue, batch, w, cache, X);
+
+    const auto *hc = device_.hc;
+    const auto *attention = device_.attention;
+    const auto *moe = device_.moe;
+    dsv4_buffer *x = x_.get(), *y = y_.get(), *mix = mix_.get(), *q = q_.get(), *qr = qr_.get(), *o = o_.get();
+
+    // x, post, comb = hc_pre(X); x = rmsnorm(x)
+    call(hc->pre, queue, batch, w, int32_t(DSV4_HC_ATTN), X, x, mix);
+    // y = attention(x)
+    call(attention->project, queue, batch, w, cache, x, q, qr);  // queries, and the window rows into the cache
+    dsv4_buffer *selection = nullptr;
+    if (ratio) call(attention->compress, queue, batch, w, cache, x);  // entries completed by these tokens
+    if (ratio == 4) {                                                 // CSA: the indexer keeps the top-k entries
+        selection = selection_.get();
+        call(attention->select, queue, batch, w, cache, x, qr, selection);
+    }
+    call(attention->attend, queue, batch, w, cache, q, selection, o);  // window + entries, one softmax, sink
+    call(attention->output, queue, batch, w, o, y);                    // grouped wo_a, wo_b
+    // X = hc_post(y, X, post, comb)
+    call(hc->post, queue, batch, y, mix, X);
+
+    // x, post, comb = hc_pre(X); y = moe(rmsnorm(x), token ids); X = hc_post(y, X, post, comb)
+    call(hc->pre, queue, batch, w, int32_t(DSV4_HC_FFN), X, x, mix);
+    call(moe->route, queue, batch, w, x, route_.get());
+    call(moe->experts, queue, batch, w, x, route_.get(), y);
+    call(hc->post, queue, batch, y, mix, X);
+}
+
+// MTP: x = e_proj(rmsnorm(embed(token t+1))) + h_proj(rmsnorm(X_t)) per stream; one block at position t; its own
+// hc_head and norm, the shared head; row t predicts token t+2.
+void Forward::draft(int32_t depth, const std::vector<int32_t> &tokens, int32_t start, int32_t count, int32_t known,
+                    int32_t slot, const std::vector<int32_t> &blocks, const std::function<bool(int32_t)> &wanted,
+                    const std::function<void(int32_t, const float *)> &on_draft) {
+    if (size_t(depth) >= mtp_cache_.size())
+        throw Error(DSV4_E_UNSUPPORTED, "drafts: this model and backend have " + std::to_string(mtp_cache_.size()) +
+                                            " MTP blocks that run, block " + std::to_string(depth) + " was asked for");
+    dsv4_queue *queue = device_.queue();
+    const bool kept = mtp_kept_ == start - 1 && start > 0;
+    if (start > 0 && !kept) throw Error(DSV4_E_INVALID, "drafts: the streams before this step were not kept");
+    const int32_t from = kept ? start - 1 : start;  // position of the first row that enters the block
+    // mtp_in_: the kept row, then this step's rows
+    call(device_.memory->buffer_copy, queue, streams_.get(), 0, mtp_in_.get(), kept ? 1 : 0, count);
+    const int32_t rows = std::min(start + count, known - 1) - from;  // row t needs token t + 1
+    std::vector<float> logits;
+    for (int32_t done = 0; done < rows;) {
+        const int32_t n = std::min({rows - done, capacity_.tokens, capacity_.outputs});
+        std::vector<int32_t> outputs;
+        for (int32_t i = 0; i < n; ++i)
+            if (wanted(from + done + i)) outputs.push_back(i);
+        Step step;
+        step.add(tokens.data() + from + done + 1, n, from + done, slot, blocks, outputs);
+        begin(step);
+        if (done) call(device_.memory->buffer_copy, queue, mtp_in_.get(), done, streams_.get(), 0, n);
+        const dsv4_buffer *in = done ? streams_.get() : mtp_in_.get();
+        call(device_.mtp->join, queue, batch_.get(), network_.ends.get(), network_.mtp[size_t(depth)].get(), in,
+             mtp_streams_.get());
+        block(network_.mtp[size_t(depth)].get(), mtp_cache_[size_t(depth)].get(), network_.mtp_ratio[size_t(depth)],
+              mtp_streams_.get());
+        if (!outputs.empty()) {
+            logits.resize(outputs.size() * size_t(network_.shape.vocab));
+            call(device_.ends->head, queue, batch_.get(), network_.ends.get(), network_.mtp[size_t(depth)].get(),
+                 mtp_streams_.get(), logits_.get());
+            call(device_.memory->buffer_read, queue, logits_.get(), 0, int32_t(outputs.size()), logits.data());
+            for (size_t o = 0; o < outputs.size(); ++o)
+                on_draft(from + done + outputs[o], logits.data() + o * size_t(network_.shape.vocab));
+        }
+        done += n;
+    }
+    // Keep the last row: its next token comes with the next step.
+    const int32_t last = kept ? count : count - 1;
+    if (last > 0) {
+        call(device_.memory->buffer_copy, queue, mtp_in_.get(), last, streams_.get(), 0, 1);
+        call(device_.memory->buffer_copy, queue, streams_.get(), 0, mtp_in_.get(), 0, 1);
+    }
+    mtp_kept_ = start + count - 1;
+}
+
+}  // namespace dsv4

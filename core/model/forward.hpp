@@ -1,0 +1,71 @@
+// The model on a device: its weights, its caches, the activations of a step, and the forward pass over them.
+#pragma once
+#include <functional>
+#include <memory>
+#include <vector>
+#include "core/model/inventory.hpp"
+#include "core/model/step.hpp"
+#include "core/plugin/device.hpp"
+
+namespace dsv4 {
+
+/// The weights as the backend holds them.
+struct Network {
+    dsv4_shape shape;
+    Block ends{nullptr, nullptr};
+    std::vector<Block> layers, mtp;
+    std::vector<int32_t> layer_ratio, mtp_ratio;
+};
+
+/// on_progress(bytes done, bytes total) returns false to stop the load (DSV4_E_CANCELLED).
+using Progress = std::function<bool(uint64_t, uint64_t)>;
+Network load_network(const Device &device, const dsv4_shape &shape, const ModelWeights &weights, int32_t expert_tier,
+                     const Progress &on_progress);
+
+/// How much a forward pass can take at once, and what its caches hold.
+struct Capacity {
+    int32_t tokens;        // T of a step
+    int32_t sequences;     // S of a step
+    int32_t outputs;       // rows of logits of a step
+    dsv4_cache_desc cache; // struct_size set
+    int32_t blocks_per_sequence;
+};
+
+class Forward {
+  public:
+    /// Keeps references to both. Caches are made for the MTP blocks that the network has.
+    Forward(const Device &device, const Network &network, const Capacity &capacity);
+
+    const Capacity &capacity() const { return capacity_; }
+
+    /// One step through every layer. logits: [step.outputs(), V], filled when the step has outputs.
+    void run(Step &step, std::vector<float> &logits);
+
+    /// After run() on tokens [start, start + count) of ONE sequence that began at position 0: the drafts that these
+    /// streams allow. `next` are the ids of tokens start + 1 .., as many as are known, at most count. Row t drafts
+    /// token t + 2. Rows whose next token was not known yet are kept and drafted by the following call.
+    /// outputs: positions (absolute) whose draft logits are wanted; on_draft(position, logits [V]).
+    void draft(int32_t depth, const std::vector<int32_t> &tokens, int32_t start, int32_t count, int32_t known,
+               int32_t slot, const std::vector<int32_t> &blocks,
+               const std::function<bool(int32_t)> &wanted,
+               const std::function<void(int32_t, const float *)> &on_draft);
+
+    // The parts of run(), for tests that feed one layer alone.
+    void begin(Step &step);
+    void layer(int32_t index);
+    dsv4_buffer *streams() const { return streams_.get(); }
+
+  private:
+    void block(const dsv4_block *weights, dsv4_cache *cache, int32_t ratio, dsv4_buffer *streams);
+
+    const Device &device_;
+    const Network &network_;
+    Capacity capacity_;
+    std::vector<Cache> layer_cache_, mtp_cache_;
+    Batch batch_{nullptr, nullptr};
+    Buffer streams_, x_, mix_, q_, qr_, o_, selection_, route_, y_, logits_;
+    Buffer mtp_in_{nullptr, nullptr}, mtp_streams_{nullptr, nullptr};
+    int32_t mtp_kept_ = -1;  // position of the streams row kept in mtp_in_[0] for the next draft() call
+};
+
+}  // namespace dsv4
