@@ -421,7 +421,7 @@ void pool(const float *const *kv, const float *const *score, const float *const 
 } // namespace
 
 #define DSV4_KERNELS_F32                                                                                               \
-    row_block, f32_pack_bytes, f32_pack, f32_gemm
+    4, f32_pack_bytes, f32_pack, f32_gemm
 #define DSV4_KERNELS_REST                                                                                              \
     sum_squares, scale, hc_collapse, hc_expand, swiglu, add, round_bf16, to_bf16, from_bf16, pool
 
