@@ -85,15 +85,20 @@ void amx_pack(const PackArgs *a) {
 
 /// `rows` (at most 16) rows from n, columns [k0, k0 + count): tile j of 32 columns at out + j * stride. FP4 and FP8.
 DSV4_INLINE void decode_tiles(const Tables *t, const Matrix *w, int32_t n, int32_t rows, int32_t k0, int32_t count,
-                              uint8_t *out, int64_t stride, int64_t ahead) {
+                              uint8_t *out, const int64_t stride, int64_t ahead) {
     const uint8_t *data = w->data + int64_t(n) * w->row_bytes;
     if (w->type == WEIGHT_FP4) {
-        const uint8_t *row = data + k0 / 2;
-        for (int32_t r = 0; r < rows; ++r, row += w->row_bytes) {
-            const uint8_t *scale = w->scale + int64_t((n + r) / w->block_rows) * w->scale_stride + k0 / 32;
-            if (ahead) _mm_prefetch((const char *)row + ahead, _MM_HINT_T0);
-            for (int32_t j = 0; j < count / 32; ++j)
-                _mm512_store_si512(out + j * stride + r * 64, fp4_lanes(row + 16 * j, t->e2m1_bf16[scale[j]]));
+        for (int32_t k = 0; k < count; k += 128, out += 4 * stride) {
+            const uint8_t *row = data + (k0 + k) / 2, *scale = w->scale + n * w->scale_stride + (k0 + k) / 32;
+            uint8_t *to = out;
+            for (int32_t r = 0; r < rows; ++r) {
+                if (ahead) _mm_prefetch((const char *)row + ahead, _MM_HINT_T0);
+                _mm512_store_si512(to, fp4_lanes(row, t->e2m1_bf16[scale[0]]));
+                _mm512_store_si512(to + stride, fp4_lanes(row + 16, t->e2m1_bf16[scale[1]]));
+                _mm512_store_si512(to + 2 * stride, fp4_lanes(row + 32, t->e2m1_bf16[scale[2]]));
+                _mm512_store_si512(to + 3 * stride, fp4_lanes(row + 48, t->e2m1_bf16[scale[3]]));
+                row += w->row_bytes, scale += w->scale_stride, to += 64;
+            }
         }
         return;
     }
@@ -203,94 +208,113 @@ void amx_gemm_few(const GemmArgs *a) {
     tile_release();
 }
 
-/// Many tokens: a panel of 32 rows is decoded once and meets all of them, two blocks of 16 at a time.
+/// sum tiles += the 32 panel rows at top and bottom times one or two blocks of 16 tokens.
+struct ManyStep {
+    const uint8_t *top, *bottom; // first tile of each half
+    int64_t next_tile, stride;   // bytes between tiles of one half, and between the rows of a tile
+    int32_t tiles;
+};
+DSV4_INLINE void many_tiles(const ManyStep &s, const uint8_t *x0, const uint8_t *x1, bool two, bool first, float *c) {
+    if (first) {
+        DSV4_TILE_ZERO(0);
+        DSV4_TILE_ZERO(1);
+        DSV4_TILE_ZERO(2);
+        DSV4_TILE_ZERO(3);
+    } else {
+        DSV4_TILE_LOAD(0, c, 64);
+        DSV4_TILE_LOAD(1, c + 256, 64);
+        DSV4_TILE_LOAD(2, c + 512, 64);
+        DSV4_TILE_LOAD(3, c + 768, 64);
+    }
+    const uint8_t *top = s.top, *bottom = s.bottom;
+    if (two) {
+        for (int32_t j = 0; j < s.tiles; ++j, top += s.next_tile, bottom += s.next_tile) {
+            DSV4_TILE_LOAD(4, top, s.stride);
+            DSV4_TILE_LOAD(6, x0 + j * 1024, 64);
+            DSV4_TILE_DOT(0, 4, 6);
+            DSV4_TILE_LOAD(5, bottom, s.stride);
+            DSV4_TILE_DOT(1, 5, 6);
+            DSV4_TILE_LOAD(7, x1 + j * 1024, 64);
+            DSV4_TILE_DOT(2, 4, 7);
+            DSV4_TILE_DOT(3, 5, 7);
+        }
+    } else {
+        for (int32_t j = 0; j < s.tiles; ++j, top += s.next_tile, bottom += s.next_tile) {
+            DSV4_TILE_LOAD(4, top, s.stride);
+            DSV4_TILE_LOAD(6, x0 + j * 1024, 64);
+            DSV4_TILE_DOT(0, 4, 6);
+            DSV4_TILE_LOAD(5, bottom, s.stride);
+            DSV4_TILE_DOT(1, 5, 6);
+        }
+    }
+    DSV4_TILE_STORE(0, c, 64);
+    DSV4_TILE_STORE(1, c + 256, 64);
+    if (!two) return;
+    DSV4_TILE_STORE(2, c + 512, 64);
+    DSV4_TILE_STORE(3, c + 768, 64);
+}
+
+/// Many tokens: 128 rows by 512 columns are decoded once and meet all of them, two blocks of 16 at a time. Panel and
+/// sums stay in the second-level cache; the activations stream past once per 128 rows.
 void amx_gemm_many(const GemmArgs *a) {
     const Matrix *w = a->w;
     const int32_t cols = w->cols;
-    uint8_t *panel = (uint8_t *)a->scratch;                 // [16 tiles][2 halves][1 KiB]
-    float *sums = (float *)(panel + panel_rows * block_cols * 2); // [token blocks][2 halves][16][16]
+    constexpr int64_t part_bytes = panel_rows * block_cols * 2;  // of 32 rows: [16 tiles][2 halves][1 KiB]
+    constexpr int32_t parts = 4, part_sums = 32 * kernel_token_chunk;
+    uint8_t *panel = (uint8_t *)a->scratch;
+    float *sums = (float *)(panel + parts * part_bytes);         // [parts][token blocks][2 halves][16][16]
     tile_configure(16, 16);
     for (int32_t t0 = 0; t0 < a->tokens; t0 += kernel_token_chunk) {
         const int32_t tokens = a->tokens - t0 < kernel_token_chunk ? a->tokens - t0 : kernel_token_chunk;
         const int32_t blocks = (tokens + 15) / 16;
         const int64_t block_bytes = int64_t(16) * cols * 2;
         const uint8_t *x = (const uint8_t *)a->x + int64_t(t0 / 16) * block_bytes;
-        for (int32_t n = a->row0; n < a->row1; n += panel_rows) {
-            const int32_t left = a->row1 - n;
-            const int32_t rows0 = left < tile_rows ? left : tile_rows;
-            const int32_t rows1 = left < panel_rows ? left - rows0 : tile_rows;
+        for (int32_t n0 = a->row0; n0 < a->row1; n0 += parts * panel_rows) {
+            const int32_t rows = a->row1 - n0 < parts * panel_rows ? a->row1 - n0 : parts * panel_rows;
+            const int32_t used = (rows + panel_rows - 1) / panel_rows;
             for (int32_t k0 = 0; k0 < cols; k0 += block_cols) {
-                const int32_t count = cols - k0 < block_cols ? cols - k0 : block_cols, tiles = count / 32;
-                const uint8_t *top = panel, *bottom = panel + 1024;
-                int64_t next_tile = 2048, stride = 64;
-                if (w->type == WEIGHT_BF16 && rows1 == tile_rows) {
-                    top = w->data + int64_t(n) * w->row_bytes + int64_t(k0) * 2;
-                    bottom = top + tile_rows * w->row_bytes;
-                    next_tile = 64, stride = w->row_bytes;
-                } else {
+                const int32_t count = cols - k0 < block_cols ? cols - k0 : block_cols;
+                ManyStep step[parts];
+                for (int32_t p = 0; p < used; ++p) {
+                    const int32_t n = n0 + p * panel_rows;
+                    uint8_t *to = panel + p * part_bytes;
+                    step[p] = {to, to + 1024, 2048, 64, count / 32};
+                    if (w->type == WEIGHT_BF16 && a->row1 - n >= panel_rows) { // tiles straight from the checkpoint
+                        const uint8_t *top = w->data + int64_t(n) * w->row_bytes + int64_t(k0) * 2;
+                        step[p] = {top, top + tile_rows * w->row_bytes, 64, w->row_bytes, count / 32};
+                        continue;
+                    }
                     for (int half = 0; half < 2; ++half) {
-                        const int32_t rows = half ? rows1 : rows0;
-                        if (rows <= 0) continue;
-                        if (w->type == WEIGHT_BF16)
-                            copy_tiles(w, n + half * tile_rows, rows, k0, count, panel + half * 1024, 2048);
-                        else
-                            decode_tiles(a->tables, w, n + half * tile_rows, rows, k0, count, panel + half * 1024, 2048, 0);
+                        const int32_t first = n + half * tile_rows, left = a->row1 - first;
+                        const int32_t height = left < tile_rows ? left : tile_rows;
+                        if (height <= 0) continue;
+                        if (w->type == WEIGHT_BF16) copy_tiles(w, first, height, k0, count, to + half * 1024, 2048);
+                        else decode_tiles(a->tables, w, first, height, k0, count, to + half * 1024, 2048, 0);
                     }
-                    const int64_t bytes = w->row_bytes * count / cols, from = w->row_bytes * k0 / cols;
+                }
+                if (w->type != WEIGHT_BF16) { // what the next turn decodes
+                    const int64_t bytes = w->row_bytes * count / cols;
                     const bool last = k0 + block_cols >= cols;
-                    for (int32_t r = 0; r < panel_rows; ++r) { // what the next turn decodes
-                        const char *p = (const char *)w->data + (n + r + (last ? panel_rows : 0)) * w->row_bytes +
-                                        (last ? 0 : from + bytes);
-                        for (int64_t b = 0; b < bytes; b += 64) _mm_prefetch(p + b, _MM_HINT_T1);
-                    }
+                    const char *next = (const char *)w->data + int64_t(n0 + (last ? parts * panel_rows : 0)) * w->row_bytes +
+                                       (last ? 0 : w->row_bytes * (k0 + block_cols) / cols);
+                    for (int32_t r = 0; r < rows; ++r)
+                        for (int64_t b = 0; b < bytes; b += 64) _mm_prefetch(next + r * w->row_bytes + b, _MM_HINT_T1);
                 }
                 for (int32_t b = 0; b < blocks; b += 2) {
-                    const bool two = b + 1 < blocks;
-                    float *c = sums + b * 512;
-                    const uint8_t *x0 = x + b * block_bytes + int64_t(k0 / 32) * 1024, *x1 = two ? x0 + block_bytes : x0;
-                    if (k0) {
-                        DSV4_TILE_LOAD(0, c, 64);
-                        DSV4_TILE_LOAD(1, c + 256, 64);
-                        DSV4_TILE_LOAD(2, c + 512, 64);
-                        DSV4_TILE_LOAD(3, c + 768, 64);
-                    } else {
-                        DSV4_TILE_ZERO(0);
-                        DSV4_TILE_ZERO(1);
-                        DSV4_TILE_ZERO(2);
-                        DSV4_TILE_ZERO(3);
-                    }
-                    if (two) {
-                        for (int32_t j = 0; j < tiles; ++j) {
-                            DSV4_TILE_LOAD(4, top + j * next_tile, stride);
-                            DSV4_TILE_LOAD(6, x0 + j * 1024, 64);
-                            DSV4_TILE_DOT(0, 4, 6);
-                            DSV4_TILE_LOAD(5, bottom + j * next_tile, stride);
-                            DSV4_TILE_DOT(1, 5, 6);
-                            DSV4_TILE_LOAD(7, x1 + j * 1024, 64);
-                            DSV4_TILE_DOT(2, 4, 7);
-                            DSV4_TILE_DOT(3, 5, 7);
-                        }
-                    } else {
-                        for (int32_t j = 0; j < tiles; ++j) {
-                            DSV4_TILE_LOAD(4, top + j * next_tile, stride);
-                            DSV4_TILE_LOAD(6, x0 + j * 1024, 64);
-                            DSV4_TILE_DOT(0, 4, 6);
-                            DSV4_TILE_LOAD(5, bottom + j * next_tile, stride);
-                            DSV4_TILE_DOT(1, 5, 6);
-                        }
-                    }
-                    DSV4_TILE_STORE(0, c, 64);
-                    DSV4_TILE_STORE(1, c + 256, 64);
-                    DSV4_TILE_STORE(2, c + 512, 64);
-                    DSV4_TILE_STORE(3, c + 768, 64);
+                    const uint8_t *x0 = x + b * block_bytes + int64_t(k0 / 32) * 1024;
+                    for (int32_t p = 0; p < used; ++p)
+                        many_tiles(step[p], x0, x0 + block_bytes, b + 1 < blocks, k0 == 0, sums + p * part_sums + b * 512);
                 }
             }
-            for (int32_t b = 0; b < blocks; ++b) {
-                const int32_t count = tokens - 16 * b < 16 ? tokens - 16 * b : 16;
-                float *y = a->y + int64_t(t0 + 16 * b) * a->ldy + (n - a->row0);
-                write_tile(sums + b * 512, 16, count, rows0, y, a->ldy);
-                if (rows1 > 0) write_tile(sums + b * 512 + 256, 16, count, rows1, y + tile_rows, a->ldy);
-            }
+            for (int32_t p = 0; p < used; ++p)
+                for (int32_t b = 0; b < blocks; ++b)
+                    for (int half = 0; half < 2; ++half) {
+                        const int32_t n = n0 + p * panel_rows + half * tile_rows, left = a->row1 - n;
+                        if (left <= 0) continue;
+                        write_tile(sums + p * part_sums + b * 512 + half * 256, 16,
+                                   tokens - 16 * b < 16 ? tokens - 16 * b : 16, left < tile_rows ? left : tile_rows,
+                                   a->y + int64_t(t0 + 16 * b) * a->ldy + (n - a->row0), a->ldy);
+                    }
         }
     }
     tile_release();

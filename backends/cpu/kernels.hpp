@@ -63,6 +63,7 @@ struct AttendArgs {
     const float *sink;       // [heads]
     int32_t heads, dim, n;
     int32_t rows_are_float;  // else bf16
+    int32_t keep_float;      // queries and probabilities stay float32
     float scale;
     void *scratch;
 };

@@ -21,6 +21,7 @@ dsv4_status route(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_block *
         float *score = queue->floats(SCRATCH_A, size_t(T) * size_t(E));
         Product p = whole(block->matrix(DSV4_ROLE_GATE), x->row(0), score);
         p.unrounded = p.keep_output = true;
+        p.float_input = !device.official(); // a rounding here can change the choice of experts
         multiply(*queue, T, &p, 1);
         const bool by_id = block->tid2eid != nullptr;
         const float *bias = by_id ? nullptr : block->vector(DSV4_ROLE_GATE_BIAS);

@@ -81,7 +81,8 @@ dsv4_status attend(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_block 
         const int32_t T = batch->tokens, d = s.head_dim, R = s.rope_dims, ratio = block->ratio;
         const float *sink = block->vector(DSV4_ROLE_ATTN_SINK), *turns = batch->turns(block->rope);
         if (ratio == 4 && !selection) throw Error(DSV4_E_INVALID, "cpu: attend: a CSA layer needs the selection");
-        const int32_t per_item = T >= 2 * device.pool->threads() ? s.heads : std::min(s.heads, 16);
+        const int32_t threads = device.pool->threads();
+        const int32_t per_item = T >= 2 * threads ? s.heads : std::min(s.heads, ((s.heads + threads - 1) / threads + 15) / 16 * 16);
         const int32_t groups = (s.heads + per_item - 1) / per_item;
         std::vector<std::vector<const void *>> rows_of(size_t(device.pool->threads()));
         std::vector<std::vector<int32_t>> chosen_of(size_t(device.pool->threads()));
@@ -110,7 +111,7 @@ dsv4_status attend(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_block 
             }
             float *out = o->row(t) + int64_t(h0) * d;
             const AttendArgs args = {q->row(t) + int64_t(h0) * d, out, rows.data(), sink + h0, count, d,
-                                     int32_t(rows.size()), cache->rows_are_float, 1.0f / std::sqrt(float(d)),
+                                     int32_t(rows.size()), cache->rows_are_float, device.official(), 1.0f / std::sqrt(float(d)),
                                      device.pool->scratch(thread)};
             device.kernels->attend(&args);
             for (int32_t h = 0; h < count; ++h) {

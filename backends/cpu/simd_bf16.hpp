@@ -11,7 +11,8 @@ int32_t bf16_supports(const Matrix *w) {
     switch (w->type) {
     case WEIGHT_BF16: return !w->scale && w->cols % 32 == 0;
     case WEIGHT_FP8: return w->scale && !w->scale_is_float && w->block_cols % 128 == 0 && w->cols % 128 == 0;
-    case WEIGHT_FP4: return w->scale && !w->scale_is_float && w->block_cols == 32 && w->cols % 128 == 0;
+    case WEIGHT_FP4:
+        return w->scale && !w->scale_is_float && w->block_rows == 1 && w->block_cols == 32 && w->cols % 128 == 0;
     }
     return 0;
 }
