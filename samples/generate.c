@@ -80,7 +80,7 @@ int main(int argc, char **argv) {
         status = dsv4_generate(session, &options, cancel, on_event, NULL, &error);
     }
 done:
-    if (status < 0) fprintf(stderr, "error %d: %s\n", (int)status, error.message);
+    if (status < 0 && error.message[0]) fprintf(stderr, "error %d: %s\n", (int)status, error.message);
     dsv4_session_release(session); /* each takes NULL */
     dsv4_model_release(model);
     dsv4_runtime_release(runtime);

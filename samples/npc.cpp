@@ -2,6 +2,7 @@
 // happens on another thread, answers are polled, and a conversation that the player walks away from is cancelled.
 //
 //     npc MODEL [FRAMES]      MODEL is a folder with config.json and *.safetensors
+#include "dsv4/dsv4.hpp"
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -13,7 +14,6 @@
 #include <thread>
 #include <utility>
 #include <vector>
-#include "dsv4/dsv4.hpp"
 
 using Clock = std::chrono::steady_clock;
 

@@ -19,6 +19,7 @@
 #if (!defined(_MSVC_LANG) && __cplusplus < 201703L) || (defined(_MSVC_LANG) && _MSVC_LANG < 201703L)
 #error "dsv4.hpp needs C++17; dsv4.h is for C99 and any C++"
 #endif
+#include "dsv4/dsv4.h"
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -33,7 +34,6 @@
 #include <type_traits>
 #include <utility>
 #include <vector>
-#include "dsv4/dsv4.h"
 
 namespace dsv4 {
 // Part of every symbol's name, so that objects compiled against headers of different ABIs can be linked together.
@@ -57,7 +57,9 @@ inline std::uint32_t version() noexcept { return dsv4_version(); }
 
 /// For string fields of options. The characters must live as long as dsv4.h says of that field.
 inline dsv4_str str(std::string_view s) noexcept { return {s.data(), s.size()}; }
-inline std::string_view view(dsv4_str s) noexcept { return s.size ? std::string_view(s.data, s.size) : std::string_view(); }
+inline std::string_view view(dsv4_str s) noexcept {
+    return s.size ? std::string_view(s.data, s.size) : std::string_view();
+}
 
 /// A view of contiguous elements: vectors, arrays, braces. (std::span is C++20.)
 template <class T> class Span {
@@ -71,7 +73,7 @@ template <class T> class Span {
     template <class C, class = Elements<const C>>
     constexpr Span(const C &container) : data_(std::data(container)), size_(std::size(container)) {}
     /// Valid for the full expression in which the braces stand.
-    constexpr Span(std::initializer_list<std::remove_const_t<T>> list) noexcept : data_(list.begin()), size_(list.size()) {}
+    constexpr Span(std::initializer_list<std::remove_const_t<T>> list) noexcept : Span(list.begin(), list.size()) {}
 
     constexpr T *data() const noexcept { return data_; }
     constexpr std::size_t size() const noexcept { return size_; }

@@ -70,8 +70,8 @@ runs() { # binaries of the samples
     printed=$("$1/generate" "$model" 5 17 3 29)
     grep -Eq '[0-9]+ tokens from a prompt of 4' <<<"$printed" || fail "generate printed: $printed"
     [ "$(head -1 <<<"$printed" | xargs)" = "$tool" ] || fail "generate and dsv4 generate differ: $printed / $tool"
-    printed=$("$1/npc" "$model" 90)
-    grep -Eq '90 frames, [1-9][0-9]* tokens' <<<"$printed" || fail "npc printed: $printed"
+    printed=$("$1/npc" "$model" 180)
+    grep -Eq '180 frames, [1-9][0-9]* tokens' <<<"$printed" || fail "npc printed: $printed"
     if "$1/generate" /nowhere 1 >"$work/out" 2>&1; then fail "a folder that is not there was loaded"; fi
     grep -q 'error -5: .*/nowhere' "$work/out" || fail "no clear error: $(cat "$work/out")"
 }

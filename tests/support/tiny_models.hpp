@@ -1,7 +1,7 @@
 // Small models for tests that go through the C ABI.
 #pragma once
-#include <string>
 #include "tests/support/checkpoint_writer.hpp"
+#include <string>
 
 namespace dsv4::test {
 

@@ -1,13 +1,13 @@
 // Callers built with an older dsv4.h (their structs are shorter) or a newer one (longer): every options struct cut at
 // every length, with junk where the caller's struct ended, and every result struct likewise.
-#include <algorithm>
-#include <cstring>
-#include <memory>
-#include <vector>
 #include "core/capi/boundary.hpp"
 #include "dsv4/dsv4.h"
 #include "tests/catch.hpp"
 #include "tests/support/tiny_models.hpp"
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <vector>
 
 namespace {
 
@@ -83,13 +83,15 @@ template <class T, class Prepare, class Call> void every_length(size_t first, Pr
 } // namespace
 
 TEST_CASE("runtime options of any version") {
-    every_length<dsv4_runtime_options>(4, [](auto &) {}, [](const dsv4_runtime_options *options) {
-        dsv4_runtime *runtime = nullptr;
-        const dsv4_status status = dsv4_runtime_create(options, &runtime, nullptr);
-        CHECK((runtime != nullptr) == (status == DSV4_OK));
-        dsv4_runtime_release(runtime);
-        return status;
-    });
+    every_length<dsv4_runtime_options>(
+        4, [](auto &) {},
+        [](const dsv4_runtime_options *options) {
+            dsv4_runtime *runtime = nullptr;
+            const dsv4_status status = dsv4_runtime_create(options, &runtime, nullptr);
+            CHECK((runtime != nullptr) == (status == DSV4_OK));
+            dsv4_runtime_release(runtime);
+            return status;
+        });
 }
 
 TEST_CASE("model options of any version") {
@@ -97,14 +99,15 @@ TEST_CASE("model options of any version") {
     const auto reference = [](Caller<dsv4_model_options> &caller) {
         caller.set(offsetof(dsv4_model_options, backend), dsv4_str{"reference", 9});
     };
-    every_length<dsv4_model_options>(offsetof(dsv4_model_options, device), reference, [&](const dsv4_model_options *options) {
-        dsv4_model *model = nullptr;
-        const dsv4_status status =
-            dsv4_model_load(host.runtime, {host.path.data(), host.path.size()}, options, &model, &host.error);
-        CHECK((model != nullptr) == (status == DSV4_OK));
-        dsv4_model_release(model);
-        return status;
-    });
+    every_length<dsv4_model_options>(
+        offsetof(dsv4_model_options, device), reference, [&](const dsv4_model_options *options) {
+            dsv4_model *model = nullptr;
+            const dsv4_status status =
+                dsv4_model_load(host.runtime, {host.path.data(), host.path.size()}, options, &model, &host.error);
+            CHECK((model != nullptr) == (status == DSV4_OK));
+            dsv4_model_release(model);
+            return status;
+        });
 }
 
 TEST_CASE("plan options of any version") {
@@ -114,29 +117,36 @@ TEST_CASE("plan options of any version") {
     files.fill(1);
     dsv4::test::save(files, folder.path());
     const std::string path = folder.path();
-    every_length<dsv4_plan_options>(4, [](auto &) {}, [&](const dsv4_plan_options *options) {
-        dsv4_blob *plan = nullptr;
-        const dsv4_status status = dsv4_model_plan(host.runtime, {path.data(), path.size()}, options, &plan, &host.error);
-        CHECK((dsv4_blob_data(plan).size > 0) == (status == DSV4_OK));
-        dsv4_blob_release(plan);
-        return status;
-    });
+    every_length<dsv4_plan_options>(
+        4, [](auto &) {},
+        [&](const dsv4_plan_options *options) {
+            dsv4_blob *plan = nullptr;
+            const dsv4_status status =
+                dsv4_model_plan(host.runtime, {path.data(), path.size()}, options, &plan, &host.error);
+            CHECK((dsv4_blob_data(plan).size > 0) == (status == DSV4_OK));
+            dsv4_blob_release(plan);
+            return status;
+        });
 }
 
 TEST_CASE("session, evaluate and generate options of any version") {
     Host host;
-    every_length<dsv4_session_options>(4, [](auto &) {}, [&](const dsv4_session_options *options) {
-        dsv4_session *session = nullptr;
-        const dsv4_status status = dsv4_session_create(host.model, options, &session, &host.error);
-        CHECK((session != nullptr) == (status == DSV4_OK));
-        dsv4_session_release(session);
-        return status;
-    });
-    every_length<dsv4_evaluate_options>(4, [](auto &) {}, [&](const dsv4_evaluate_options *options) {
-        const int32_t ids[] = {5, 17};
-        REQUIRE(dsv4_session_truncate(host.session, 0, nullptr) == DSV4_OK);
-        return dsv4_session_evaluate(host.session, ids, 2, options, nullptr, nullptr, nullptr, &host.error);
-    });
+    every_length<dsv4_session_options>(
+        4, [](auto &) {},
+        [&](const dsv4_session_options *options) {
+            dsv4_session *session = nullptr;
+            const dsv4_status status = dsv4_session_create(host.model, options, &session, &host.error);
+            CHECK((session != nullptr) == (status == DSV4_OK));
+            dsv4_session_release(session);
+            return status;
+        });
+    every_length<dsv4_evaluate_options>(
+        4, [](auto &) {},
+        [&](const dsv4_evaluate_options *options) {
+            const int32_t ids[] = {5, 17};
+            REQUIRE(dsv4_session_truncate(host.session, 0, nullptr) == DSV4_OK);
+            return dsv4_session_evaluate(host.session, ids, 2, options, nullptr, nullptr, nullptr, &host.error);
+        });
 
     static const int32_t ids[] = {5, 17, 3};
     const auto with_prompt = [&](Caller<dsv4_generate_options> &caller) {
@@ -144,7 +154,8 @@ TEST_CASE("session, evaluate and generate options of any version") {
         caller.set(offsetof(dsv4_generate_options, id_count), size_t(3));
     };
     every_length<dsv4_generate_options>(
-        offsetof(dsv4_generate_options, id_count) + sizeof(size_t), with_prompt, [&](const dsv4_generate_options *options) {
+        offsetof(dsv4_generate_options, id_count) + sizeof(size_t), with_prompt,
+        [&](const dsv4_generate_options *options) {
             // The oldest callers cannot say max_tokens: stopping is the callback's.
             uint32_t tokens = 0;
             const auto few = [](void *count, const dsv4_event *event) -> int32_t {

@@ -1,8 +1,8 @@
 // A loaded tiny model for each test case that asks for one.
 #pragma once
-#include <vector>
 #include "dsv4/dsv4.hpp"
 #include "tests/support/tiny_models.hpp"
+#include <vector>
 
 struct Tiny {
     dsv4::test::TempDir folder;

@@ -1,7 +1,7 @@
-#include <algorithm>
-#include <thread>
 #include "tests/catch.hpp"
 #include "tests/unit/hpp/fixture.hpp"
+#include <algorithm>
+#include <thread>
 
 using Ids = std::vector<std::int32_t>;
 
@@ -14,20 +14,19 @@ TEST_CASE("dsv4.hpp: a stream gives what dsv4_generate gives") {
 
     dsv4::Session session = tiny.model.session();
     Ids ids;
-    std::uint32_t prefilled = 0, done = 0;
+    std::uint32_t done = 0;
     for (const dsv4::Event &event : session.generate(prompt, options)) {
         CHECK(done == 0);
-        if (event.kind == DSV4_EVENT_PREFILL) prefilled = event.prefilled_tokens;
         if (event.kind == DSV4_EVENT_TOKEN) ids.push_back(event.token);
         if (event.kind == DSV4_EVENT_DONE) {
             ++done;
             CHECK(event.finish == DSV4_FINISH_LENGTH);
             CHECK(event.seed == 42);
+            CHECK(event.prefilled_tokens == prompt.size());
             CHECK(event.output_tokens == 12);
         }
     }
     CHECK(done == 1);
-    CHECK(prefilled == prompt.size());
     REQUIRE(ids.size() == 12);
     Ids all = prompt;
     all.insert(all.end(), ids.begin(), ids.end());
@@ -56,10 +55,8 @@ TEST_CASE("dsv4.hpp: poll never waits and reaches the same end") {
     for (;;) {
         const dsv4::Stream::Poll found = stream.poll(event);
         if (found == dsv4::Stream::Poll::Ended) break;
-        if (found == dsv4::Stream::Poll::Pending)
-            std::this_thread::yield();
-        else if (event.kind == DSV4_EVENT_TOKEN)
-            ids.push_back(event.token);
+        if (found == dsv4::Stream::Poll::Pending) std::this_thread::yield();
+        else if (event.kind == DSV4_EVENT_TOKEN) ids.push_back(event.token);
     }
     CHECK(ids == expected);
     CHECK(stream.poll(event) == dsv4::Stream::Poll::Ended);
@@ -105,7 +102,8 @@ TEST_CASE("dsv4.hpp: evaluate hands out the rows asked for, stops and throws") {
     struct Mine {};
     session.truncate(0);
     CHECK_THROWS_AS(
-        session.evaluate({1, 2}, all, [](std::uint32_t, std::int32_t, dsv4::Span<const float>) { throw Mine(); }), Mine);
+        session.evaluate({1, 2}, all, [](std::uint32_t, std::int32_t, dsv4::Span<const float>) { throw Mine(); }),
+        Mine);
     session.truncate(0);
     CHECK(session.logits({1, 2}).size() == 96);
 }

@@ -1,8 +1,8 @@
 // The threading contract of dsv4.h, through the wrappers; run under TSan too.
-#include <atomic>
-#include <thread>
 #include "tests/catch.hpp"
 #include "tests/unit/hpp/fixture.hpp"
+#include <atomic>
+#include <thread>
 
 using Ids = std::vector<std::int32_t>;
 
@@ -10,7 +10,8 @@ TEST_CASE("dsv4.hpp: sessions of one model on threads of their own do not change
     Tiny tiny;
     const std::vector<Ids> prompts = {{5, 17, 3}, {40, 41, 42, 43, 44, 45, 46}, {9}};
     std::vector<Ids> alone, together(prompts.size());
-    for (const Ids &prompt : prompts) alone.push_back(Tiny::collect(tiny.model.session().generate(prompt, Tiny::tokens(10))));
+    for (const Ids &prompt : prompts)
+        alone.push_back(Tiny::collect(tiny.model.session().generate(prompt, Tiny::tokens(10))));
     std::vector<std::thread> threads;
     for (std::size_t i = 0; i < prompts.size(); ++i)
         threads.emplace_back([&, i] {
@@ -52,7 +53,9 @@ TEST_CASE("dsv4.hpp: a stream moves to another thread and is released there") {
     Tiny tiny;
     dsv4::Session session = tiny.model.session();
     Ids ids;
-    std::thread([&, stream = session.generate({5}, Tiny::tokens(5))]() mutable { ids = Tiny::collect(std::move(stream)); }).join();
+    std::thread([&, stream = session.generate({5}, Tiny::tokens(5))]() mutable {
+        ids = Tiny::collect(std::move(stream));
+    }).join();
     CHECK(ids.size() == 5);
     CHECK(session.tokens().size() == 6);
 }
