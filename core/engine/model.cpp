@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 #include <numeric>
+#include "core/engine/tokenizer_file.hpp"
 #include "core/model/synthetic.hpp"
 
 namespace dsv4 {
@@ -40,7 +41,7 @@ uint64_t bytes_of(const BlockWeights &b) {
 }  // namespace
 
 Model::Model(std::shared_ptr<Runtime> runtime, const std::string &path, const dsv4_model_options &options)
-    : runtime_(std::move(runtime)) {
+    : runtime_(std::move(runtime)), path_(path) {
     if (options.flags & ~uint32_t(DSV4_MODEL_DRAFTS | DSV4_MODEL_PIN_THREADS))
         throw Error(DSV4_E_UNSUPPORTED, "model flags: found bits newer than this library: " + std::to_string(options.flags));
     if (path.rfind(synthetic_prefix, 0) == 0) {
@@ -125,6 +126,17 @@ uint64_t Model::measure_cache(const Capacity &c) const {
     for (const int32_t r : network_.layer_ratio) add(r);
     for (const int32_t r : network_.mtp_ratio) add(r);
     return sum;
+}
+
+std::shared_ptr<const Tokenizer> Model::tokenizer() const {
+    const std::lock_guard lock(tokenizer_mutex_);
+    if (tokenizer_) return tokenizer_;
+    if (synthetic_) throw Error(DSV4_E_MODEL, "a synthetic model has no tokenizer; give it token ids");
+    auto tokenizer = load_tokenizer(path_);
+    if (int64_t(tokenizer->vocab_size()) > config_.shape.vocab)
+        throw Error(DSV4_E_MODEL, path_ + "/tokenizer.json: has " + std::to_string(tokenizer->vocab_size()) +
+                                      " tokens, the model " + std::to_string(config_.shape.vocab));
+    return tokenizer_ = std::move(tokenizer);
 }
 
 dsv4_model_info Model::info() const {

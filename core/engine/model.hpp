@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 #include "core/engine/engine.hpp"
+#include "core/text/tokenizer.hpp"
 #include "core/model/inventory.hpp"
 #include "core/runtime.hpp"
 
@@ -19,6 +20,10 @@ class Model {
     int32_t max_context() const { return max_context_; }
     int32_t max_sessions() const { return engine_->capacity().cache.slots; }
     dsv4_model_info info() const;
+    /// The checkpoint's tokenizer.json, read when it is first asked for. [any thread]
+    std::shared_ptr<const Tokenizer> tokenizer() const;
+    /// Which prompt format the checkpoint was trained on.
+    std::string_view dialect() const { return config_.dspark ? "0731" : "preview"; }
 
   private:
     Capacity choose_capacity(const dsv4_model_options &options) const;
@@ -26,6 +31,9 @@ class Model {
 
     // Destroyed in reverse: the engine's thread first, then what it works on.
     std::shared_ptr<Runtime> runtime_;
+    std::string path_;
+    mutable std::mutex tokenizer_mutex_;
+    mutable std::shared_ptr<const Tokenizer> tokenizer_;
     Config config_;
     ModelWeights weights_;
     std::shared_ptr<const void> synthetic_;  // the memory of made-up weights

@@ -22,7 +22,8 @@ Session::Use::Use(Session &session) : session_(session) {
         throw Error(DSV4_E_INVALID, "the session is in use: release its open stream, or end the other call, first");
 }
 
-Session::Session(std::shared_ptr<Model> model, const dsv4_session_options &options) : model_(std::move(model)) {
+Session::Session(std::shared_ptr<Model> model, const dsv4_session_options &options)
+    : model_(std::move(model)), id_seed_(fresh_seed()) {
     const auto limit = uint32_t(model_->max_context());
     if (options.context_tokens > limit)
         throw Error(DSV4_E_CONTEXT, "context_tokens: the model and its cache allow at most " + std::to_string(limit) +
@@ -50,6 +51,13 @@ std::vector<int32_t> Session::tokens() const {
         return true;
     });
     return out;
+}
+
+void Session::match(const Prompt &prompt, size_t &held, size_t &total) {
+    const Use use(*this);
+    const auto ids = encode_tokens(prompt.conversation, prompt.dialect_or(model_->dialect()), *model_->tokenizer(), &memory_);
+    total = ids.size();
+    held = size_t(std::mismatch(ids.begin(), ids.end(), sequence_.tokens.begin(), sequence_.tokens.end()).first - ids.begin());
 }
 
 void Session::truncate(size_t length) {
@@ -158,12 +166,11 @@ Stream::Stream(std::shared_ptr<Session> session, const dsv4_generate_options &o,
     Engine &engine = model.engine();
     Sequence &q = session_->sequence_;
     session_->check_alive();
-    if (o.flags & ~uint32_t(DSV4_GENERATE_CONTINUE | DSV4_GENERATE_IGNORE_EOS))
-        throw Error(DSV4_E_UNSUPPORTED, "generate flags: found bits newer than this library");
-    session_->check_ids(o.ids, o.id_count);
-    std::vector<int32_t> prompt;
-    if (o.flags & DSV4_GENERATE_CONTINUE) prompt = q.tokens;
-    prompt.insert(prompt.end(), o.ids, o.ids + o.id_count);
+    constexpr uint32_t known =
+        DSV4_GENERATE_CONTINUE | DSV4_GENERATE_IGNORE_EOS | DSV4_GENERATE_TOKENS | DSV4_GENERATE_FREE;
+    if (o.flags & ~known) throw Error(DSV4_E_UNSUPPORTED, "generate flags: found bits newer than this library");
+    std::vector<int32_t> prompt = read_prompt(o);
+    if (o.flags & DSV4_GENERATE_CONTINUE) prompt.insert(prompt.begin(), q.tokens.begin(), q.tokens.end());
     if (prompt.empty()) throw Error(DSV4_E_INVALID, "the prompt is empty: expected at least one token");
     if (prompt.size() >= size_t(q.context))
         throw Error(DSV4_E_CONTEXT, "the prompt has " + std::to_string(prompt.size()) + " tokens; with one token of output "
@@ -175,8 +182,9 @@ Stream::Stream(std::shared_ptr<Session> session, const dsv4_generate_options &o,
     sampling.min_p = o.min_p;
     sampling.top_k = o.top_k;
     sampling.seed = o.seed ? o.seed : fresh_seed();
-    if ((o.logit_bias_count && !o.logit_bias) || (o.stop_id_count && !o.stop_ids))
-        throw Error(DSV4_E_INVALID, "logit_bias or stop_ids: NULL with a count");
+    if ((o.logit_bias_count && !o.logit_bias) || (o.stop_id_count && !o.stop_ids) ||
+        (o.stop_string_count && !o.stop_strings))
+        throw Error(DSV4_E_INVALID, "logit_bias, stop_ids or stop_strings: NULL with a count");
     for (size_t i = 0; i < o.logit_bias_count; ++i)
         sampling.logit_bias.emplace_back(o.logit_bias[i].token, o.logit_bias[i].bias);
     check_sampling(sampling, model.config().shape.vocab);
@@ -192,6 +200,7 @@ Stream::Stream(std::shared_ptr<Session> session, const dsv4_generate_options &o,
         r.stop_ids.insert(r.stop_ids.end(), model.config().eos.begin(), model.config().eos.end());
     r.max_tokens = o.max_tokens;
     r.run_ahead = std::min(r.run_ahead, engine.reach());
+    start_answer(o);
     if (r.cancel.is_set()) throw Error(DSV4_E_CANCELLED, "cancelled");
 
     // Keep what the session already holds of this prompt; the last token is computed again if need be, for its logits.
@@ -204,72 +213,161 @@ Stream::Stream(std::shared_ptr<Session> session, const dsv4_generate_options &o,
     engine.submit(request_);
 }
 
+/// The prompt's tokens, whichever way it was given.
+std::vector<int32_t> Stream::read_prompt(const dsv4_generate_options &o) {
+    Model &model = *session_->model_;
+    if ((o.ids != nullptr) + (o.prompt != nullptr) + (o.text.size != 0) > 1)
+        throw Error(DSV4_E_INVALID, "the prompt: expected one of ids, prompt and text, found more");
+    if (o.prompt) {
+        const Prompt &p = o.prompt->prompt;
+        const Dialect &dialect = p.dialect_or(model.dialect());
+        conversation_ = true;
+        // The header that the prompt ends with says where the answer starts.
+        const std::string rendered = encode_prompt(p.conversation, dialect).text;
+        thinking_ = rendered.size() >= dialect.think_open.size() &&
+                    rendered.compare(rendered.size() - dialect.think_open.size(), std::string::npos, dialect.think_open) == 0;
+        return encode_tokens(p.conversation, dialect, *model.tokenizer(), &session_->memory_);
+    }
+    if (o.text.size) {
+        if (!o.text.data) throw Error(DSV4_E_INVALID, "text: NULL with a size");
+        return model.tokenizer()->encode({o.text.data, o.text.size});
+    }
+    session_->check_ids(o.ids, o.id_count);
+    return {o.ids, o.ids + o.id_count};
+}
+
+/// What turns tokens into text, and what narrows the sampling.
+void Stream::start_answer(const dsv4_generate_options &o) {
+    const bool as_text = o.prompt || o.text.size;
+    token_events_ = !as_text || (o.flags & DSV4_GENERATE_TOKENS);
+    if (!as_text) {
+        if (o.stop_string_count) throw Error(DSV4_E_INVALID, "stop_strings: expected a prompt of text, found token ids");
+        if (o.tool_choice || o.thinking_budget)
+            throw Error(DSV4_E_INVALID, "tool_choice and thinking_budget: expected a conversation, found token ids");
+        return;
+    }
+    AnswerOptions answer;
+    answer.conversation = conversation_;
+    answer.thinking = thinking_;
+    answer.id_seed = session_->id_seed_++;
+    for (size_t i = 0; i < o.stop_string_count; ++i) {
+        if (!o.stop_strings[i].size || !o.stop_strings[i].data)
+            throw Error(DSV4_E_INVALID, "stop_strings: string " + std::to_string(i) + " is empty");
+        answer.stop_strings.emplace_back(o.stop_strings[i].data, o.stop_strings[i].size);
+    }
+    if (conversation_ && o.tool_choice != DSV4_TOOLS_NONE)
+        if (const std::string tools = o.prompt->prompt.tools_json(); tools != "[]") answer.tools = dsml_tools_from_json(tools);
+    answer_ = std::make_unique<Answer>(session_->model_->tokenizer(), std::move(answer));
+}
+
 Stream::~Stream() {
     Engine &engine = session_->model_->engine();
     engine.withdraw(request_);
     // What the engine sampled ahead of the caller was never said.
     Sequence &q = session_->sequence_;
-    const size_t said = prompt_tokens_ + handed_out_ + (ended_ && request_->stop_token >= 0 ? 1 : 0);
-    if (q.tokens.size() > said) q.truncate(int32_t(said), engine.reach());
+    const size_t held = prompt_tokens_ + said_.size() + (finished_ && request_->stop_token >= 0 ? 1 : 0);
+    if (q.tokens.size() > held) q.truncate(int32_t(held), engine.reach());
     if (request_->failure && request_->failure->status == DSV4_E_DEVICE) session_->device_lost_ = true;
     if (request_->sampled == 0 && q.computed < int32_t(q.tokens.size()))
         q.tokens.resize(size_t(q.computed));  // a prompt that was not finished: keep the part that was computed
 }
 
-dsv4_status Stream::next(bool wait, dsv4_event &event) {
-    if (ended_) return DSV4_END;
-    Engine &engine = session_->model_->engine();
+void Stream::fill(dsv4_event &event, int32_t kind) const {
     DSV4_INIT(event);
+    event.kind = kind;
     event.token = -1;
     event.prompt_tokens = uint32_t(prompt_tokens_);
     event.cached_tokens = uint32_t(cached_);
-    dsv4_status status = DSV4_PENDING;
-    bool fetched = false;
-    engine.watch(wait, [&] {
-        Request &r = *request_;
-        if (r.cancel.is_set()) throw Error(DSV4_E_CANCELLED, "cancelled");
-        if (r.failure) throw *r.failure;
-        const int32_t computed = std::min(session_->sequence_.computed, int32_t(prompt_tokens_));
-        if (computed > reported_ && r.sampled == 0) {
-            reported_ = computed;
-            event.kind = DSV4_EVENT_PREFILL;
-            event.prefilled_tokens = uint32_t(computed - cached_);
-        } else if (!r.tokens.empty()) {
-            event.kind = DSV4_EVENT_TOKEN;
-            event.token = r.tokens.front();
-            r.tokens.pop_front();
-            fetched = true;
-        } else if (r.done) {
-            event = done_event();
-            ended_ = true;
-        } else {
-            return false;
-        }
-        status = DSV4_OK;
-        return true;
-    });
-    if (fetched) {
-        event.output_tokens = ++handed_out_;
-        engine.nudge();
-    }
-    return status;
+    event.output_tokens = uint32_t(said_.size());
 }
 
-dsv4_event Stream::done_event() const {
-    const Request &r = *request_;
-    dsv4_event e;
-    DSV4_INIT(e);
-    e.kind = DSV4_EVENT_DONE;
-    e.token = r.stop_token;
-    e.finish = r.finish;
-    e.prompt_tokens = uint32_t(prompt_tokens_);
-    e.cached_tokens = uint32_t(cached_);
-    e.prefilled_tokens = uint32_t(prompt_tokens_) - uint32_t(cached_);
-    e.output_tokens = r.sampled;
-    e.seed = r.sampler->options().seed;
-    e.prefill_ns = nanoseconds(r.first_token - r.submitted);
-    e.decode_ns = nanoseconds(r.last_token - r.first_token);
-    return e;
+dsv4_status Stream::next(bool wait, dsv4_event &event) {
+    if (ended_) return DSV4_END;
+    Engine &engine = session_->model_->engine();
+    while (true) {
+        if (request_->cancel.is_set()) throw Error(DSV4_E_CANCELLED, "cancelled");
+        if (next_of_answer(event)) return DSV4_OK;
+        enum { nothing, prefill, token, done } found = nothing;
+        int32_t id = -1, computed = 0;
+        engine.watch(wait, [&] {
+            Request &r = *request_;
+            if (r.cancel.is_set()) throw Error(DSV4_E_CANCELLED, "cancelled");
+            if (r.failure) throw *r.failure;
+            computed = std::min(session_->sequence_.computed, int32_t(prompt_tokens_));
+            if (computed > reported_ && r.sampled == 0) {
+                found = prefill;
+            } else if (!r.tokens.empty()) {
+                found = token;
+                id = r.tokens.front();
+                r.tokens.pop_front();
+            } else if (r.done) {
+                found = done;
+            }
+            return found != nothing;
+        });
+        switch (found) {
+        case nothing: return DSV4_PENDING;
+        case prefill:
+            reported_ = computed;
+            fill(event, DSV4_EVENT_PREFILL);
+            event.prefilled_tokens = uint32_t(computed - cached_);
+            return DSV4_OK;
+        case token:
+            said_.push_back(id);
+            engine.nudge();
+            if (answer_) answer_->push(id);
+            if (answer_ && answer_->stopped()) end_answer();
+            if (!token_events_) break;
+            fill(event, DSV4_EVENT_TOKEN);
+            event.token = id;
+            return DSV4_OK;
+        case done: end_answer(); break;
+        }
+    }
+}
+
+/// No more tokens: what was held back comes out, and the session remembers what it said.
+void Stream::end_answer() {
+    finished_ = true;
+    if (!answer_) return;
+    answer_->finish();
+    if (!conversation_ || answer_->stopped()) return;
+    std::vector<int32_t> sampled = said_;
+    if (request_->stop_token >= 0) sampled.push_back(request_->stop_token);
+    session_->memory_.remember(answer_->message(), std::move(sampled));
+}
+
+/// Events that are there already: the answer's, and after them the end.
+bool Stream::next_of_answer(dsv4_event &event) {
+    if (answer_ && answer_->next(current_)) {
+        fill(event, current_.kind);
+        event.text = {current_.text.data(), current_.text.size()};
+        event.tool_id = {current_.tool_id.data(), current_.tool_id.size()};
+        event.tool_name = {current_.tool_name.data(), current_.tool_name.size()};
+        event.call = current_.call;
+        event.flags = current_.flags;
+        event.complete = current_.complete;
+        return true;
+    }
+    if (!finished_) return false;
+    ended_ = true;
+    const Request &r = *request_;  // done: the engine does not touch it any more, or only what is not read here
+    fill(event, DSV4_EVENT_DONE);
+    session_->model_->engine().watch(false, [&] {
+        event.finish = answer_ && answer_->stopped() ? int32_t(DSV4_FINISH_STOP) : r.finish;
+        event.token = answer_ && answer_->stopped() ? -1 : r.stop_token;
+        event.seed = r.sampler->options().seed;
+        event.prefill_ns = nanoseconds(r.first_token - r.submitted);
+        event.decode_ns = nanoseconds(r.last_token - r.first_token);
+        return true;
+    });
+    event.prefilled_tokens = uint32_t(prompt_tokens_) - uint32_t(cached_);
+    if (conversation_) {
+        if (event.finish == DSV4_FINISH_STOP && answer_->has_calls()) event.finish = DSV4_FINISH_TOOLS;
+        current_.text = dump_python_json(answer_->message());
+        event.text = {current_.text.data(), current_.text.size()};
+    }
+    return true;
 }
 
 }  // namespace dsv4

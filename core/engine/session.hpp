@@ -2,7 +2,10 @@
 #pragma once
 #include <atomic>
 #include <memory>
+#include "core/engine/answer.hpp"
 #include "core/engine/model.hpp"
+#include "core/engine/prompt.hpp"
+#include "core/text/encoder_tokens.hpp"
 
 namespace dsv4 {
 
@@ -14,6 +17,8 @@ class Session : public std::enable_shared_from_this<Session> {
     const std::shared_ptr<Model> &model() const { return model_; }
     std::vector<int32_t> tokens() const;
     void truncate(size_t length);
+    /// How many tokens of the prompt this session holds already, and how many it has.
+    void match(const Prompt &prompt, size_t &held, size_t &total);
     void evaluate(const int32_t *ids, size_t count, const dsv4_evaluate_options &options, dsv4_cancel *cancel,
                   dsv4_logits_fn on_logits, void *user_data);
 
@@ -34,6 +39,8 @@ class Session : public std::enable_shared_from_this<Session> {
 
     std::shared_ptr<Model> model_;
     Sequence sequence_;
+    TurnMemory memory_;  // what was sampled here, so that a conversation sent back tokenises to the very same
+    uint64_t id_seed_;   // of the next answer's tool call ids
     std::atomic<bool> busy_{false};
     bool device_lost_ = false;
 };
@@ -43,19 +50,27 @@ class Stream {
     Stream(std::shared_ptr<Session> session, const dsv4_generate_options &options, dsv4_cancel *cancel);
     ~Stream();
 
-    /// DSV4_OK with an event, DSV4_END, or DSV4_PENDING (only when wait is false).
+    /// DSV4_OK with an event, DSV4_END, or DSV4_PENDING (only when wait is false). The event's strings live until the
+    /// next call.
     dsv4_status next(bool wait, dsv4_event &event);
 
   private:
-    dsv4_event done_event() const;
+    std::vector<int32_t> read_prompt(const dsv4_generate_options &options);
+    void start_answer(const dsv4_generate_options &options);
+    bool next_of_answer(dsv4_event &event);
+    void fill(dsv4_event &event, int32_t kind) const;
+    void end_answer();
 
     std::shared_ptr<Session> session_;
     Session::Use use_;
     std::shared_ptr<Request> request_;
+    std::unique_ptr<Answer> answer_;  // NULL: token events only
+    bool token_events_ = true, conversation_ = false, thinking_ = false;
+    AnswerEvent current_;             // what the strings of the last event point to
+    std::vector<int32_t> said_;       // tokens fetched from the engine
     size_t prompt_tokens_ = 0;
     int32_t cached_ = 0, reported_ = 0;
-    uint32_t handed_out_ = 0;
-    bool ended_ = false;
+    bool finished_ = false, ended_ = false;
 };
 
 }  // namespace dsv4

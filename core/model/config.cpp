@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <deque>
 #include <numeric>
+#include <utility>
 
 #include <nlohmann/json.hpp>
 

@@ -5,6 +5,8 @@
 #include <initializer_list>
 #include <map>
 #include <set>
+#include <string_view>
+#include <utility>
 
 #include "core/error.hpp"
 #include "core/model/json_reader.hpp"

@@ -225,6 +225,9 @@ Plan make_plan(const ModelWeights &weights, const PlanOptions &options) {
                                          std::to_string(plan.total_tensors) + " of the files");
     plan.cache = plan_cache(weights, options.context ? options.context : most);
     plan.sessions = options.sessions;
+    if (plan.cache.session_bytes() > UINT64_MAX / plan.sessions)
+        throw Error(DSV4_E_INVALID, "plan: the cache of " + std::to_string(plan.sessions) + " sessions of " +
+                                        std::to_string(plan.cache.session_bytes()) + " bytes overflows");
     plan.cache_bytes = plan.cache.session_bytes() * plan.sessions;
     for (const PlanDevice &device : options.devices) plan.placements.push_back(place(plan, device, most));
     return plan;

@@ -30,12 +30,15 @@ bool read_bool(const JsonValue &request, const char *key, bool otherwise, const 
 
 }  // namespace
 
-Conversation Conversation::from_request(std::string_view json, const std::string &name) {
-    return from_request(parse_python_json(json, name), name);
+Conversation Conversation::from_request(std::string_view json, const std::string &name,
+                                        const PromptOptions &defaults) {
+    return from_request(parse_python_json(json, name), name, defaults);
 }
 
-Conversation Conversation::from_request(const JsonValue &request, const std::string &name) {
+Conversation Conversation::from_request(const JsonValue &request, const std::string &name,
+                                        const PromptOptions &defaults) {
     Conversation made;
+    made.options = defaults;
     if (request.is_array()) {
         made.messages_ = request.items();
         return made;
@@ -57,8 +60,8 @@ Conversation Conversation::from_request(const JsonValue &request, const std::str
             invalid(name + ".reasoning_effort: expected null or a level's name, found " + dump_python_json(*effort).substr(0, 60));
         made.options.reasoning_effort = effort->text();
     }
-    made.options.drop_thinking = read_bool(request, "drop_thinking", true, name);
-    made.options.add_bos = read_bool(request, "add_default_bos_token", true, name);
+    made.options.drop_thinking = read_bool(request, "drop_thinking", defaults.drop_thinking, name);
+    made.options.add_bos = read_bool(request, "add_default_bos_token", defaults.add_bos, name);
     return made;
 }
 

@@ -40,8 +40,11 @@ public:
 
     /// {"messages", "tools"?, "thinking_mode"?, "reasoning_effort"?, "drop_thinking"?, "add_default_bos_token"?,
     /// "context"?}, or just the array of messages. Other members are ignored, as they are the server's business.
-    static Conversation from_request(std::string_view json, const std::string &name = "request");
-    static Conversation from_request(const JsonValue &request, const std::string &name = "request");
+    /// What the request does not say is as in `defaults`.
+    static Conversation from_request(std::string_view json, const std::string &name = "request",
+                                     const PromptOptions &defaults = {});
+    static Conversation from_request(const JsonValue &request, const std::string &name = "request",
+                                     const PromptOptions &defaults = {});
 
     Conversation &add_system(std::string_view text);
     Conversation &add_developer(std::string_view text);

@@ -1,5 +1,7 @@
 #include "tests/support/checkpoint_writer.hpp"
 
+#include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -286,6 +288,27 @@ Json flash_config() {
               {"quant_method", "fp8"},
               {"scale_fmt", "ue8m0"},
               {"weight_block_size", {128, 128}}}}};
+}
+
+Json pro_config() {
+    Json c = flash_config();
+    c["hidden_size"] = 7168;
+    c["num_hidden_layers"] = 61;
+    c["compress_ratios"] = {128, 128};
+    for (int i = 0; i < 29; ++i) {
+        c["compress_ratios"].push_back(4);
+        c["compress_ratios"].push_back(128);
+    }
+    c["compress_ratios"].push_back(4);
+    c["compress_ratios"].push_back(0);
+    c["num_attention_heads"] = 128;
+    c["q_lora_rank"] = 1536;
+    c["o_groups"] = 16;
+    c["index_topk"] = 1024;
+    c["n_routed_experts"] = 384;
+    c["moe_intermediate_size"] = 3072;
+    c["routed_scaling_factor"] = 2.5;
+    return c;
 }
 
 TestModel make_model(const Json &config) {

@@ -44,8 +44,9 @@ struct TestModel {
 /// Six layers (two window-only, then CSA and HCA in turn; two hash layers), 8 experts, one MTP block. expert_dtype is
 /// "fp4", "fp8" or "bf16"; with "bf16" nothing is quantised.
 nlohmann::ordered_json tiny_config(const std::string &expert_dtype = "fp4");
-/// The true sizes of Flash.
+/// The true sizes of the published models.
 nlohmann::ordered_json flash_config();
+nlohmann::ordered_json pro_config();
 
 /// Tensors that a config asks for, without data.
 TestModel make_model(const nlohmann::ordered_json &config);

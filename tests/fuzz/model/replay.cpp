@@ -1,6 +1,7 @@
 // Runs a fuzz target over its seeds and a few thousand mutations of them: always the same ones, so that a failure can
 // be repeated anywhere, without libFuzzer.
 #include <algorithm>
+#include <iterator>
 
 #include "tests/catch.hpp"
 #include "tests/fuzz/model/fuzz_target.hpp"
