@@ -34,13 +34,11 @@ struct LeafMask {
 /// An automaton in use on a vocabulary; masks are made when first asked for. Thread-safe.
 class Leaf {
 public:
-    /// `follow`: bytes with which what comes after the automaton can begin; exits that cannot continue are left out.
-    Leaf(Dfa dfa, std::vector<bool> follow) : dfa(std::move(dfa)), follow_(std::move(follow)) {}
+    explicit Leaf(Dfa automaton) : dfa(std::move(automaton)) {}
     std::shared_ptr<const LeafMask> mask(const class Vocabulary &vocabulary, int32_t state) const;
     const Dfa dfa;
 
 private:
-    std::vector<bool> follow_;
     mutable std::mutex mutex_;
     mutable std::unordered_map<int32_t, std::shared_ptr<const LeafMask>> masks_;
 };

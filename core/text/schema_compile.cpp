@@ -51,12 +51,6 @@ std::string json_text(const SchemaJson &value) {
     return out;
 }
 
-std::vector<bool> follow_only(char c) {
-    std::vector<bool> out(256);
-    out[static_cast<uint8_t>(c)] = true;
-    return out;
-}
-
 }  // namespace
 
 // ---- entry points
@@ -275,7 +269,8 @@ uint32_t SchemaCompiler::raw(const SchemaJson &schema, const std::string &path) 
             }
             const std::optional<Dfa> language = string_language(simple, TextForm::raw, path);
             if (language)
-                choices.push_back(grammar_.leaf(*language, grammar_.text("</", grammar_.end()), follow_only('<')));
+                // The tail belongs to the automaton: only there must a mask look at what follows.
+                choices.push_back(grammar_.leaf(dfa_followed_by(*language, "</", path), grammar_.end()));
             else choices.push_back(grammar_.leaf(vocabulary_.common(CommonText::value), grammar_.end()));
         } catch (const Error &e) {
             if (e.status != DSV4_E_INVALID) throw;
