@@ -139,6 +139,16 @@ std::shared_ptr<const Tokenizer> Model::tokenizer() const {
     return tokenizer_ = std::move(tokenizer);
 }
 
+Constraints &Model::constraints() const {
+    auto tokens = tokenizer();
+    const std::lock_guard lock(tokenizer_mutex_);
+    if (!constraints_) {
+        if (config_.eos.empty()) throw Error(DSV4_E_MODEL, path_ + "/config.json: eos_token_id: a grammar needs one, found none");
+        constraints_ = std::make_unique<Constraints>(std::move(tokens), config_.eos[0]);
+    }
+    return *constraints_;
+}
+
 dsv4_model_info Model::info() const {
     dsv4_model_info i;
     DSV4_INIT(i);
