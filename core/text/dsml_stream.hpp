@@ -160,7 +160,8 @@ private:
     DsmlTag::Mark call_mark_ = DsmlTag::Mark::exact;
     const DsmlTool *tool_ = nullptr;
     std::unordered_set<std::string> seen_;
-    std::string junk_;
+    std::string junk_;          // text where a parameter should be
+    bool junk_full_ = false;
     size_t written_ = 0;        // parameters emitted
 
     Mode mode_ = Mode::string;

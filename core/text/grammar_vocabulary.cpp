@@ -80,6 +80,7 @@ Vocabulary::Vocabulary(VocabularySource source) : source_(std::move(source)) {
         }
         Node &node = trie_[path.back()];
         same_[t] = node.token;
+        node.shared = node.token >= 0;
         node.token = static_cast<int32_t>(t);
         last = text;
     }

@@ -73,12 +73,17 @@ public:
         uint32_t end;
         int32_t token;  ///< first token with exactly these bytes, -1 none
         uint8_t byte;
-        uint8_t depth;  ///< capped at 255: longer tokens are left out
+        uint8_t depth;  ///< tokens of 255 bytes and more are left out
+        bool shared = false;  ///< more than one token has these bytes
     };
     const std::vector<Node> &trie() const { return trie_; }
     /// Sets the node's token and any other token of the same bytes.
     void allow(TokenMask &mask, const Node &node) const {
-        for (int32_t t = node.token; t >= 0; t = same_[static_cast<size_t>(t)]) mask_set(mask, static_cast<uint32_t>(t));
+        if (node.token < 0) return;
+        mask_set(mask, static_cast<uint32_t>(node.token));
+        if (node.shared)
+            for (int32_t t = same_[static_cast<size_t>(node.token)]; t >= 0; t = same_[static_cast<size_t>(t)])
+                mask_set(mask, static_cast<uint32_t>(t));
     }
 
 private:
