@@ -75,7 +75,7 @@ class Runner:
         return out
 
     @torch.no_grad()
-    def write(self, prompts, limit=400):
+    def write(self, prompts, limit=240):
         """Greedy completions (texts, EOS included when reached), all prompts side by side."""
         rows = [self.tok.encode(p) for p in prompts]
         start = [len(r) for r in rows]
@@ -110,12 +110,13 @@ def calls_of(m):
     return [(c["function"]["name"], json.loads(c["function"]["arguments"])) for c in m.get("tool_calls") or []]
 
 
-def play(write, items, rounds=6):
+def play(write, items, rounds=5, seconds=1e9):
     """Let `write(prompts) -> completions` hold the conversations, tools answering.  Per item: verdict and what it said."""
     state = [dict(ms=list(x["request"]["messages"]), first=None, final=None, bad=False, notes=dict(x.get("world", {}).get("notes", {}))) for x in items]
+    t0 = time.time()
     for _ in range(rounds):
         live = [i for i, s in enumerate(state) if s["final"] is None and not s["bad"]]
-        if not live: break
+        if not live or time.time() - t0 > seconds: break
         texts = write([encoding.encode(dict(items[i]["request"], messages=state[i]["ms"])) for i in live])
         for i, text in zip(live, texts):
             s, think = state[i], items[i]["request"]["thinking_mode"] == "thinking"
@@ -143,8 +144,8 @@ def play(write, items, rounds=6):
     return out
 
 
-def verdicts(run, items, stats, show=0):
-    """stats gathers token figures; returns one verdict per item, exactly those of greedy writing."""
+def verdicts(run, items, stats, show=0, seconds=60):
+    """stats gathers token figures; returns one verdict per item: those of greedy writing, or failure once `seconds` are spent."""
     rows = [gold_row(run.tok, x) for x in items]
     sc = run.score([r for r, _ in rows], [m for _, m in rows])
     out, off = [None] * len(items), []
@@ -156,7 +157,7 @@ def verdicts(run, items, stats, show=0):
         if bool(s["right"].all()): out[i] = dict(malformed=False, calls=True, answer=True)
         else: off.append(i)
     if off:
-        for i, v in zip(off, play(run.write, [items[i] for i in off])): out[i] = v
+        for i, v in zip(off, play(run.write, [items[i] for i in off], seconds=seconds)): out[i] = v
     bad = [(items[i], out[i]) for i in range(len(items)) if not (out[i]["answer"] and out[i]["calls"])]
     for x, v in bad[:show]:
         print("  MISS", x["id"], "| gold", (encoding.calls_block(x["gold"][0]["tool_calls"]) if x["gold"][0].get("tool_calls") else "")[-300:], x["gold"][-1]["content"], "| said", v)

@@ -98,8 +98,26 @@ def hadamard_matrix(n):
     return h * n ** -0.5
 
 
+class Embed(torch.autograd.Function):
+    """Lookup whose gradient is a matrix product: no sort, no host round trip."""
+
+    @staticmethod
+    def forward(ctx, ids, w):
+        ctx.save_for_backward(ids)
+        ctx.n = w.shape[0]
+        return w[ids]
+
+    @staticmethod
+    def backward(ctx, g):
+        ids, = ctx.saved_tensors
+        hot = (ids[:, None] == torch.arange(ctx.n, device=ids.device)).to(g.dtype)
+        return None, hot.T @ g
+
+
 class Meta:
     """Where each token stands: pos [B, T] within its conversation, start [B, T] row index where that began."""
+
+    freqs = {}
 
     def __init__(self, c, start):
         b, t = start.shape
@@ -108,7 +126,9 @@ class Meta:
         self.pos, self.start, self.t = ar - start, start, ar
         self.cos, self.sin = {}, {}
         for r in (0, 1):
-            ang = self.pos.float()[..., None] * rope_freqs(c, r).to(dev)
+            key = (str(dev), r, c["rope_theta"], c["compress_rope_theta"], str(c.get("rope_scaling")))
+            if key not in Meta.freqs: Meta.freqs[key] = rope_freqs(c, r).to(dev)
+            ang = self.pos.float()[..., None] * Meta.freqs[key]
             self.cos[r], self.sin[r] = ang.cos(), ang.sin()
         i = torch.arange(CHUNK, device=dev)[:, None] + CHUNK
         j = torch.arange(2 * CHUNK, device=dev)[None]
@@ -470,7 +490,7 @@ class Model(nn.Module):
         """-> hidden [B, T, D] before the head, and the draft's hidden (row t drafts token t+2) or None."""
         c = self.c
         b, t = ids.shape
-        x = num.bf(F.embedding(ids.flatten(), W["embed"]))[:, None].repeat(1, c["hc_mult"], 1)
+        x = num.bf(Embed.apply(ids.flatten(), W["embed"]))[:, None].repeat(1, c["hc_mult"], 1)
         L = c["num_hidden_layers"]
         for l in range(L):
             x = self.block(num, W["L", l], c["compress_ratios"][l], x, ids, meta, sparse, aux)
@@ -480,7 +500,7 @@ class Model(nn.Module):
         w = W["mtp", 0]
         nxt = F.pad(ids[:, 1:], (0, 1))
         eps = c["rms_norm_eps"]
-        e = num.act(self.fn["norm"](num.bf(F.embedding(nxt.flatten(), W["embed"])), w["enorm"], eps, num.kind))
+        e = num.act(self.fn["norm"](num.bf(Embed.apply(nxt.flatten(), W["embed"])), w["enorm"], eps, num.kind))
         h = num.act(self.fn["norm"](x, w["hnorm"], eps, num.kind))
         y = num.bf(num.bf(F.linear(e, w["e_proj"]))[:, None] + num.bf(F.linear(h, w["h_proj"])))
         y = self.block(num, W["L", L], c["compress_ratios"][L], y, nxt, meta, sparse, aux)

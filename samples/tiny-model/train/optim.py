@@ -32,30 +32,30 @@ class Muon:
 
     @torch.no_grad()
     def step(self, lr, wd):
+        """lr: a number or a scalar tensor."""
         for key, group, _ in self.groups:
             gs = [view(p.grad) for p, view, _ in group]
             g = torch.cat([x.transpose(1, 2) if tr else x for x, (_, _, tr) in zip(gs, group)])
             if key not in self.buf: self.buf[key] = torch.zeros_like(g)
             b = self.buf[key]
             b.mul_(self.m).add_(g, alpha=1 - self.m)
-            u = orthogonal(b.mul(self.m).add_(g, alpha=1 - self.m)).float() * (0.18 * max(key) ** 0.5 * -lr)
+            u = orthogonal(b.mul(self.m).add_(g, alpha=1 - self.m)).float() * (-0.18 * max(key) ** 0.5 * lr)
             ps, us = [], []
             for x, part in zip(group, u.split([x.shape[0] for x in gs])):
                 p, view, tr = x
                 ps.append(view(p))
                 us.append(part.transpose(1, 2) if tr else part)
-            if wd: torch._foreach_mul_(ps, 1 - lr * wd)
-            torch._foreach_add_(ps, us)
+            for p, u in zip(ps, us): p.mul_(1 - lr * wd).add_(u)
 
 
 def build(model):
     """-> Muon, AdamW over the model's parameters."""
-    g, mats, rest = model.c["o_groups"], [], []
+    og, mats, rest = model.c["o_groups"], [], []
     flat = lambda p: p[None]
     for name, p in model.named_parameters():
         n = name.split(".")[-1]
         if n in ("ew1", "ew3", "ew2"): mats.append((p, lambda p: p))
-        elif n == "wo_a": mats.append((p, lambda p: p.view(g, -1, p.shape[1])))
+        elif n == "wo_a": mats.append((p, lambda p: p.view(og, -1, p.shape[1])))
         elif n in ("comp_wkv", "comp_wgate", "idx_wkv", "idx_wgate"): mats.append((p, lambda p: p.view(-1, 128, p.shape[1])))
         elif n in ("wq_a", "wq_b", "wkv", "wo_b", "sw1", "sw2", "sw3", "e_proj", "h_proj", "idx_wq_b"): mats.append((p, flat))
         else: rest.append((name, p))
@@ -64,5 +64,8 @@ def build(model):
     seen = {id(p) for p in slow + quick}
     other = [p for _, p in rest if id(p) not in seen]
     kw = dict(betas=(0.9, 0.95), eps=1e-10, weight_decay=0.0)
-    if next(model.parameters()).is_cuda: kw["fused"] = True
-    return Muon(mats), torch.optim.AdamW([dict(params=quick, rel=1.0), dict(params=slow, rel=0.3), dict(params=other, rel=1.0)], lr=1e-3, **kw)
+    groups = [dict(params=quick, rel=1.0), dict(params=slow, rel=0.3), dict(params=other, rel=1.0)]
+    if next(model.parameters()).is_cuda:                 # learning rates as tensors: a captured graph reads them anew
+        kw.update(fused=True, capturable=True)
+        for g in groups: g["lr"] = torch.zeros((), device=next(model.parameters()).device)
+    return Muon(mats), torch.optim.AdamW(groups, lr=1e-3, **kw)

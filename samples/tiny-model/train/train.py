@@ -39,14 +39,32 @@ class Trainer:
         self.m = net.Model(c, r["seed"])
         if init: load_master(self.m, init)
         self.m.to(device).train()
-        self.plain = dict(self.m.fn)
         if compiled: compile_parts(self.m)
         self.muon, self.adam = optim.build(self.m)
-        self.offset = 0
+        self.lr = torch.zeros((), device=device)                       # the schedule's factor
+        self.acc = torch.zeros(3, device=device)                       # sums of loss, draft loss, indexer loss
+        self.static, self.graphs, self.pool, self.graphed = {}, {}, None, False
 
-    def step(self, batch, lr_scale, sparse, qat, log=False):
+    def step(self, batch, lr_scale, sparse, qat):
+        """One update.  On a GPU a step of each kind is captured once as a graph and replayed: thousands of small kernels."""
+        shape = batch[0].shape
+        if shape not in self.static: self.static[shape] = [torch.zeros_like(torch.from_numpy(x)).to(self.dev) for x in batch]
+        for dst, src in zip(self.static[shape], batch):
+            src = torch.from_numpy(src)
+            dst.copy_(src.pin_memory() if dst.is_cuda else src, non_blocking=True)
+        self.lr.fill_(lr_scale)
+        if not self.graphed: return self._step(self.static[shape], sparse, qat)
+        key = (shape, sparse, qat)
+        if key not in self.graphs:
+            g = torch.cuda.CUDAGraph()
+            if self.pool is None: self.pool = torch.cuda.graph_pool_handle()
+            with torch.cuda.graph(g, pool=self.pool): self._step(self.static[shape], sparse, qat)
+            self.graphs[key] = g
+        self.graphs[key].replay()
+
+    def _step(self, batch, sparse, qat):
         r, m = self.r, self.m
-        ids, wt, start = (torch.from_numpy(x).to(self.dev, non_blocking=True) for x in batch)
+        ids, wt, start = batch
         ids, start, wt = ids.long(), start.long(), wt.float()
         meta = net.Meta(self.c, start)
         wt = wt * (meta.pos > 0)
@@ -54,30 +72,41 @@ class Trainer:
         w2 = F.pad(wt[:, 2:] * (meta.pos[:, 2:] >= 2), (0, 2))
         num = net.Numerics("qat" if qat else "train", m.fn)
         W = m.weights(num, qat)
-        stride = 4 if ids.shape[1] < 4096 else 16
-        self.offset = (self.offset + 1) % stride
-        aux = dict(kl=[], load=[], stride=stride, offset=self.offset)
+        aux = dict(kl=[], load=[], stride=5 if ids.shape[1] < 4096 else 17, offset=2)      # odd strides meet every phase of a window
         h, d = m(ids, meta, num, W, sparse, aux)
         ce = lambda h, s, w: m.fn["cross_entropy"](h.flatten(0, 1), W["head"], F.pad(ids[:, s:], (0, s)).flatten(), w.flatten()) / w.sum().clamp_min(1)
         loss, draft = ce(h, 1, w1), ce(d, 2, w2)
-        kl = torch.stack(aux["kl"]).sum() if aux["kl"] else loss.new_zeros(())
+        kl = torch.stack(aux["kl"]).sum() if aux["kl"] else torch.zeros_like(loss)
         (loss + r["mtp_weight"] * draft + r["kl_weight"] * kl).backward()
-        for g in self.adam.param_groups: g["lr"] = r["lr_adam"] * g["rel"] * lr_scale
         torch.nn.utils.clip_grad_norm_([p for g in self.adam.param_groups for p in g["params"]], r["clip"])
-        self.muon.step(r["lr_muon"] * lr_scale, r["weight_decay"])
+        for g in self.adam.param_groups:
+            lr = self.lr * (r["lr_adam"] * g["rel"])
+            if torch.is_tensor(g["lr"]): g["lr"].copy_(lr)
+            else: g["lr"] = float(lr)
+        self.muon.step(self.lr * r["lr_muon"], r["weight_decay"])
         self.adam.step()
         with torch.no_grad():
             for b, idx in aux["load"]:
-                n = F.one_hot(idx, b.shape[0]).sum((0, 1)).float()
-                b += r["bias_rate"] * lr_scale * torch.sign(n.mean() - n)
+                n = (idx[..., None] == torch.arange(b.shape[0], device=b.device)).sum((0, 1)).float()
+                b += r["bias_rate"] * self.lr * torch.sign(n.mean() - n)
+            self.acc += torch.stack([loss.detach(), draft.detach(), kl.detach()])
         m.zero_grad(set_to_none=True)
-        return torch.stack([loss.detach(), draft.detach(), kl.detach()])
+
+    def forget(self, weights):
+        """Back to `weights` and an optimizer that has seen nothing, in place."""
+        self.m.load_state_dict(weights)
+        for b in self.muon.buf.values(): b.zero_()
+        for s in self.adam.state.values():
+            for v in s.values():
+                if torch.is_tensor(v): v.zero_()
+        self.acc.zero_()
 
     @torch.no_grad()
     def own_loss(self, batch, qat):
         """Mean loss over what the assistant wrote."""
         ids, wt, start = (torch.from_numpy(x).to(self.dev) for x in batch)
         ids, start = ids.long(), start.long()
+        keep, self.m.fn = self.m.fn, {n: getattr(net, n) for n in net.COMPILED}        # other shapes: not worth compiling
         num = net.Numerics("qat" if qat else "train", self.m.fn)
         W = self.m.weights(num, qat)
         meta = net.Meta(self.c, start)
@@ -85,6 +114,7 @@ class Trainer:
         w = F.pad(((wt >= 1) & (meta.pos > 0))[:, 1:], (0, 1)).flatten()
         hs, tg = h.flatten(0, 1)[w], F.pad(ids[:, 1:], (0, 1)).flatten()[w]
         lg = F.linear(hs, W["head"]).float()
+        self.m.fn = keep
         return F.cross_entropy(lg, tg).item(), (lg.argmax(-1) == tg).float().mean().item()
 
 
@@ -125,6 +155,7 @@ def main():
     a.add_argument("--recipe", default="{}", help="JSON of overrides")
     a.add_argument("--shape", default="{}", help="JSON of overrides of the network's shape")
     a.add_argument("--no-compile", action="store_true")
+    a.add_argument("--no-graphs", action="store_true")
     a.add_argument("--workers", type=int, default=max(2, (os.cpu_count() or 4) - 3))
     a.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     a.add_argument("--save-master", action="store_true")
@@ -144,21 +175,24 @@ def main():
     held = next_held(tp, r)
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
+    if a.device == "cpu": net.DT["train"] = net.DT["qat"] = torch.float32          # bf16 is slow there
     tr = Trainer(c, r, a.device, not a.no_compile, a.init)
     print(f"ready after {time.time() - t0:.1f}s, {sum(p.numel() for p in tr.m.parameters()) / 1e6:.2f}M parameters", flush=True)
-    # visit every shape and phase once before the clock starts, so that compilation is not on it
+    # visit every shape and phase before the clock starts, so that compilation is not on it
     if not a.no_compile:
         keep = {k: v.clone() for k, v in tr.m.state_dict().items()}
+        side = torch.cuda.Stream()
         for b in (short.next(), long.next()):
             for sp, q in ((False, False), (True, False), (True, True)):
                 t = time.time()
-                tr.step(b, 0.0, sp, q)
-                if a.device == "cuda": torch.cuda.synchronize()
+                side.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(side): tr.step(b, 0.0, sp, q)
+                torch.cuda.synchronize()
                 print(f"warm {tuple(b[0].shape)} sparse={sp} qat={q} {time.time() - t:.1f}s", flush=True)
-        tr.m.load_state_dict(keep)
-        tr.muon, tr.adam = optim.build(tr.m)
+        tr.graphed = not a.no_graphs
+        tr.forget(keep)
+        torch.cuda.empty_cache()
     t1, n, seen, mark = time.time(), 0, 0, time.time()
-    acc = torch.zeros(3, device=a.device)
     credit, since = 0.0, 0
     while n < a.max_steps:
         f = a.from_progress + (1 - a.from_progress) * (time.time() - t1) / a.seconds
@@ -166,15 +200,15 @@ def main():
         credit += r["long_share"] if f >= r["long_from"] else 0.0
         if credit >= 1: b, credit = long.next(), credit - 1
         else: b = short.next()
-        acc += tr.step(b, schedule(f, r), f >= r["sparse_from"], f >= r["qat_from"])
+        tr.step(b, schedule(f, r), f >= r["sparse_from"], f >= r["qat_from"])
         n, since, seen = n + 1, since + 1, seen + b[0].size
-        if n % 25 == 0 and a.device == "cuda": torch.cuda.synchronize()        # keeps the clock honest
-        if n % 100 == 0 or n == a.max_steps:
-            v = (acc / since).tolist()
-            acc.zero_()
-            print(f"{n} f={f:.3f} loss {v[0]:.4f} draft {v[1]:.4f} kl {v[2]:.4f} tok/s {seen / (time.time() - mark):.0f} queues {short.q.qsize()}/{long.q.qsize()}", flush=True)
+        if n % 20 == 0 and a.device == "cuda": torch.cuda.synchronize()        # keeps the clock honest
+        if n % (200 if a.device == "cuda" else 5) == 0 or n == a.max_steps:
+            v = (tr.acc / since).tolist()
+            tr.acc.zero_()
+            print(f"{n} {time.time() - t1:.0f}s f={f:.3f} loss {v[0]:.4f} draft {v[1]:.4f} kl {v[2]:.4f} tok/s {seen / (time.time() - mark):.0f} queues {short.q.qsize()}/{long.q.qsize()}", flush=True)
             mark, seen, since = time.time(), 0, 0
-            if n % 500 == 0:
+            if n % 1000 == 0 and a.device == "cuda":
                 tr.m.eval()
                 print(f"   held-out: short {tr.own_loss(held[0], f >= r['qat_from'])} long {tr.own_loss(held[1], f >= r['qat_from'])}", flush=True)
                 tr.m.train()
