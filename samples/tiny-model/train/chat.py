@@ -56,7 +56,7 @@ def code(r, nm):
     f, a, b = nm.word(1, 2), c(["a", "x", "n", "left", "count", nm.word(1, 1)]), c(["b", "y", "m", "right", "total", nm.word(1, 2)])
     if a == b: b += "2"
     op, word = c([("+", "add"), ("-", "sub"), ("*", "mul"), ("/", "div")])
-    q, s = c([(f"def {word}_{f}({a}, {b}):\n    return", f" {a} {op} {b}"), (f"for {a} in range(", f"{r.randint(2, 99)}):"),
+    q, s = c([(f"def {word}_{f}({a}, {b}):\n    return", f" {a} {op} {b}"), (f"{b} = {r.randint(2, 99)}\nfor {a} in range(", f"{b}):"),
               (f"class {f.capitalize()}:\n    def __init__(self, {a}, {b}):\n        self.{a} = {a}\n        self.", f"{b} = {b}"),
               (f"int {word}_{f}(int {a}, int {b}) {{\n    return", f" {a} {op} {b};\n}}"), (f"struct {f} {{\n    int {a};\n    int {b};\n}};\nint sum(struct {f} s) {{ return s.{a} + s.", f"{b}; }}"),
               (f"{a} = {r.randint(1, 99)}\n{b} = {r.randint(1, 99)}\nprint({a} {op} ", f"{b})"), (f"if {a} is None:\n    raise ValueError(\"{a}", " is missing\")"),
@@ -167,6 +167,27 @@ def long_text(r, nm, chars, at=None, n_facts=None):
         if mode != "chat": m["reasoning_content"] = "The text says it."
         ms.append(m)
     return {"messages": ms, "tools": [], "thinking_mode": mode, "reasoning_effort": None, "drop_thinking": True}, [v for _, _, v in asks]
+
+
+def tally(r, votes, least=0.0, most=1.0):
+    """Votes to be weighed over the whole text: no place holds the answer, and each stretch leans its own way.
+    At the end each place is ahead of the next by `least` of all votes, the lead by no more than `most`."""
+    while True:
+        words = r.sample(NOUN, 3)
+        turns = r.choice([1, 1, 2, 3])
+        ms, count = [{"role": "system", "content": r.choice(["", "You are a helpful assistant.", "Answer briefly."])}], [0, 0, 0]
+        for i in range(turns):
+            said = []
+            while len(said) < votes / turns:
+                p = [r.random() ** 2 + 0.05 for _ in words]
+                said += r.choices((0, 1, 2), p, k=r.randint(20, 160))
+            for x in said: count[x] += 1
+            order = sorted(range(3), key=lambda x: -count[x])
+            u = ("These are votes. " if i == 0 else "More votes. ") + " ".join(words[x] for x in said) + ". "
+            ms += [{"role": "user", "content": u + "Which word leads in all votes so far?"},
+                   {"role": "assistant", "content": f"The lead has {words[order[0]]}, then {words[order[1]]}, then {words[order[2]]}."}]
+        if least <= (count[order[0]] - count[order[1]]) / sum(count) <= most and count[order[1]] - count[order[2]] >= least * sum(count):
+            return {"messages": ms, "tools": [], "thinking_mode": "chat", "reasoning_effort": None}
 
 
 def long_chat(r, nm, chars):

@@ -29,21 +29,24 @@ def tokens(tok, request):
     return ids, wt
 
 
-def short_request(r, nm):
+def short_request(r, nm, stage=2):
+    """Stage 1 knows one phrasing per template and no votes; stage 2 is the whole thing."""
     k = r.random()
-    if k < 0.66: return talk.tool_talk(r, nm)
+    if stage == 2 and r.random() < 0.14: return chat.tally(r, int(r.uniform(60, 1300)))
+    if k < 0.66: return talk.tool_talk(r, nm, stage == 2)
     if k < 0.82: return chat.short_chat(r, nm)
     if k < 0.93: return chat.long_text(r, nm, int(r.uniform(100, 4200)))[0]
     return chat.long_chat(r, nm, int(r.uniform(300, 4000)))
 
 
-def long_request(r, nm, room, cpt):
+def long_request(r, nm, room, cpt, stage):
     """Something that nearly fills `room` tokens; cpt characters per token."""
+    if stage == 2 and r.random() < 0.45: return chat.tally(r, int(room * r.uniform(0.2, 0.95)))
     if r.random() < 0.75: return chat.long_text(r, nm, int(room * cpt * r.uniform(0.80, 0.97)), n_facts=r.randint(6, 40))[0]
     return chat.long_chat(r, nm, int(room * r.uniform(0.75, 0.93) * cpt * 0.9))
 
 
-def rows(tok, seed, t, long_rows):
+def rows(tok, seed, t, long_rows, stage=2):
     """Yields (ids [t] int16, weight [t] float16, start [t] int16): conversations begin at multiples of 128."""
     r = random.Random(seed)
     nm = Names(r)
@@ -55,10 +58,10 @@ def rows(tok, seed, t, long_rows):
             room = t - at
             if left and len(left[-1][0]) <= room: a, w = left.pop()
             elif long_rows and at == 0:
-                q = long_request(r, nm, room * (1.0 if r.random() < 0.6 else r.uniform(0.2, 1.0)), cpt)
+                q = long_request(r, nm, room * (1.0 if r.random() < 0.6 else r.uniform(0.2, 1.0)), cpt, stage)
                 a, w = tokens(tok, q)
             else:
-                a, w = tokens(tok, short_request(r, nm))
+                a, w = tokens(tok, short_request(r, nm, stage))
             if len(a) > room:
                 misses += 1
                 if len(left) < 64 and len(a) <= t: left.insert(0, (a, w))
@@ -73,9 +76,9 @@ def rows(tok, seed, t, long_rows):
         yield ids, wt, st
 
 
-def _work(path, seed, t, long_rows, n, q):
+def _work(path, seed, t, long_rows, stage, n, q):
     tok = Tokenizer(path)
-    it = rows(tok, seed, t, long_rows)
+    it = rows(tok, seed, t, long_rows, stage)
     while True:
         b = [next(it) for _ in range(n)]
         q.put(tuple(np.stack(x) for x in zip(*b)))
@@ -84,12 +87,12 @@ def _work(path, seed, t, long_rows, n, q):
 class Loader:
     """Batches of B rows from worker processes, one kind of row each."""
 
-    def __init__(self, path, seed, t, batch, long_rows, workers, depth=6, part=None):
+    def __init__(self, path, seed, t, batch, long_rows, workers, stage=2, depth=6, part=None):
         ctx = mp.get_context("fork")
         self.n = part or batch
         self.batch = batch
         self.q = ctx.Queue(max(depth * batch // self.n, 2))
-        self.ps = [ctx.Process(target=_work, args=(path, seed * 1000 + i, t, long_rows, self.n, self.q), daemon=True) for i in range(workers)]
+        self.ps = [ctx.Process(target=_work, args=(path, seed * 1000 + i, t, long_rows, stage, self.n, self.q), daemon=True) for i in range(workers)]
         for p in self.ps: p.start()
 
     def next(self):
@@ -106,7 +109,7 @@ def corpus(seed, n_chars):
     nm = Names(r)
     out, size = [], 0
     while size < n_chars:
-        s = encoding.encode(short_request(r, nm))
+        s = encoding.encode(short_request(r, nm, 1))
         out.append(s)
         size += len(s)
     return out

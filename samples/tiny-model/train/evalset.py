@@ -42,18 +42,15 @@ def _needle_item(i, group, r, nm):
     return {"request": dict(q, messages=q["messages"][:2]), "gold": q["messages"][2:3]}
 
 
-def _mood_item(i, group, r, nm):
-    """A question about the whole text, which no single place answers."""
+def _whole_item(i, group, r, nm):
+    """A question about the whole text, which no single place answers: who leads by 3 to 9 % of the votes."""
     while True:
-        q, asks = chat.long_text(r, nm, int(r.uniform(3000, 24000)), n_facts=4)
-        ms = q["messages"]
-        for j, m in enumerate(ms):
-            if m["role"] == "user" and "Which mood" in m["content"] and j == 1:
-                return {"request": dict(q, messages=ms[:2]), "gold": ms[2:3]}
+        q = chat.tally(r, int(r.uniform(1500, 7500)), 0.03, 0.09)
+        if len(q["messages"]) == 3: return {"request": dict(q, messages=q["messages"][:2]), "gold": q["messages"][2:]}
 
 
 GROUPS = {"single": _tool_item, "multi": _tool_item, "chat": _chat_item, "needle1k": _needle_item, "needle4k": _needle_item, "needle8k": _needle_item,
-          "whole": _mood_item}
+          "whole": _whole_item}
 SETS = {"full": {"single": 500, "multi": 200, "chat": 100, "needle1k": 100, "needle4k": 100, "needle8k": 100, "whole": 100},
         "quick": {"single": 24, "multi": 14, "chat": 10, "needle1k": 4}}
 

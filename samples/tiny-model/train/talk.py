@@ -313,14 +313,32 @@ def think_call(tool, slots_list, after, deep):
     return s
 
 
-def converse(r, nm, tasks, w, mode, tools=None, system=None, follow=True):
+def phrase(r, s):
+    """The same request the way different people put it."""
+    k = r.random()
+    if k < 0.10: s = "Please " + s[0].lower() + s[1:] if s.split(" ")[0] in PLAIN else "Please: " + s
+    elif k < 0.25: s = r.choice(["Hey, ", "Hi! ", "Hello. ", "Question: ", "One more thing: ", "Can you help? ", "Ok. ", "So, "]) + s
+    elif k < 0.40 and s.split(" ")[0] in PLAIN: s = s[0].lower() + s[1:]
+    k = r.random()
+    if s[-1] in ".?!":
+        if k < 0.12: s = s[:-1]
+        elif k < 0.24: s += r.choice([" Thanks!", " Thank you.", " Please.", " It is urgent.", " Thanks in advance"])
+    return s
+
+
+PLAIN = {"What", "How", "Tell", "Will", "Calculate", "Please", "Convert", "Which", "Add", "Starting", "Is", "On", "Save", "Remember", "Store", "Write", "Note",
+         "Read", "Get", "Where", "In", "Price", "Order", "List", "Show", "Open", "Send", "Message", "Do", "My", "Put", "Schedule", "Set", "Timer", "Wake", "Start",
+         "Count", "Turn", "Light", "Switch", "Roll", "Throw", "Give", "Hand", "Use", "Call", "Find", "Compare", "Total", "Take"}
+
+
+def converse(r, nm, tasks, w, mode, tools=None, system=None, varied=True):
     """-> request dict (messages, tools, thinking_mode...) with the assistant's turns filled in by the plans."""
     if tools is None: tools, by = tool_set(r, nm, tasks, r.choice([0, 1, 1, 2, 2, 3, 4]))
     else: tools, by = tools
     ms = [{"role": "system", "content": r.choice(SYSTEM) if system is None else system}]
     n = 0
     for t in tasks:
-        ms.append({"role": "user", "content": t.user})
+        ms.append({"role": "user", "content": phrase(r, t.user) if varied else t.user})
         state = {"first": True}
 
         def ask(calls, t=t, state=state):
@@ -345,10 +363,10 @@ def converse(r, nm, tasks, w, mode, tools=None, system=None, follow=True):
             "reasoning_effort": "max" if mode == "max" else None}
 
 
-def tool_talk(r, nm):
+def tool_talk(r, nm, varied=True):
     w = World(r.getrandbits(48))
     k = r.random()
     if k < 0.42: tasks = [single(r, nm, w, r.choice(SINGLE + ["invented"] * 6))]
     elif k < 0.80: tasks = [multi(r, nm, w)]
     else: tasks = [multi(r, nm, w) if r.random() < 0.4 else single(r, nm, w, r.choice(SINGLE)) for _ in range(r.randint(2, 3))]
-    return converse(r, nm, tasks, w, r.choices(["chat", "thinking", "max"], [0.5, 0.4, 0.1])[0])
+    return converse(r, nm, tasks, w, r.choices(["chat", "thinking", "max"], [0.5, 0.4, 0.1])[0], varied=varied)

@@ -1,6 +1,6 @@
 """Train the default model: one command, one GPU, well under 30 minutes.
 
-    python3 train.py --out DIR            writes config.json, tokenizer.json, model.safetensors and scores.json
+    sh train.sh DIR           both stages: config.json, tokenizer.json, model.safetensors and scores.json
 """
 import argparse
 import json
@@ -148,10 +148,10 @@ def load_master(m, path):
 def main():
     a = argparse.ArgumentParser()
     a.add_argument("--out", required=True)
-    a.add_argument("--seconds", type=float, default=config.RECIPE["seconds"])
+    a.add_argument("--seconds", type=float)
     a.add_argument("--tokenizer", help="use this one instead of learning it")
     a.add_argument("--init", help="continue from saved training weights")
-    a.add_argument("--from-progress", type=float, default=0.0)
+    a.add_argument("--stage", type=int, default=1, choices=[1, 2])
     a.add_argument("--recipe", default="{}", help="JSON of overrides")
     a.add_argument("--shape", default="{}", help="JSON of overrides of the network's shape")
     a.add_argument("--no-compile", action="store_true")
@@ -162,7 +162,8 @@ def main():
     a.add_argument("--eval", default="full", choices=["full", "quick", "none"])
     a.add_argument("--max-steps", type=int, default=10 ** 9)
     a = a.parse_args()
-    c, r = dict(config.MODEL, **json.loads(a.shape)), dict(config.RECIPE, **json.loads(a.recipe))
+    c, r = dict(config.MODEL, **json.loads(a.shape)), dict(config.RECIPE, **(config.STAGE2 if a.stage == 2 else {}), **json.loads(a.recipe))
+    a.seconds = a.seconds or r["seconds"]
     out = Path(a.out)
     out.mkdir(parents=True, exist_ok=True)
     t0 = time.time()
@@ -170,8 +171,8 @@ def main():
     if a.tokenizer: Path(tp).write_bytes(Path(a.tokenizer).read_bytes())
     else: make_tokenizer(tp, c)
     nl = max(1, a.workers // 4)
-    short = data.Loader(tp, r["seed"], r["short_len"], r["short_rows"], False, a.workers - nl, part=max(1, r["short_rows"] // 7))
-    long = data.Loader(tp, r["seed"] + 1, r["long_len"], r["long_rows"], True, nl, part=1)
+    short = data.Loader(tp, r["seed"], r["short_len"], r["short_rows"], False, a.workers - nl, a.stage, part=max(1, r["short_rows"] // 7))
+    long = data.Loader(tp, r["seed"] + 1, r["long_len"], r["long_rows"], True, nl, a.stage, part=1)
     held = next_held(tp, r)
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
@@ -195,7 +196,7 @@ def main():
     t1, n, seen, mark = time.time(), 0, 0, time.time()
     credit, since = 0.0, 0
     while n < a.max_steps:
-        f = a.from_progress + (1 - a.from_progress) * (time.time() - t1) / a.seconds
+        f = (time.time() - t1) / a.seconds
         if f >= 1: break
         credit += r["long_share"] if f >= r["long_from"] else 0.0
         if credit >= 1: b, credit = long.next(), credit - 1
