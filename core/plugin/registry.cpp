@@ -1,9 +1,7 @@
 #include "core/plugin/registry.hpp"
 #include "core/error.hpp"
+#include "core/folder.hpp"
 #include <algorithm>
-#include <cerrno>
-#include <dirent.h>
-#include <memory>
 #include <new>
 #include <system_error>
 #include <utility>
@@ -41,15 +39,12 @@ void PluginRegistry::scan(const fs::path &folder) {
     const auto fail = [&](const char *why) { failures_.push_back({folder.string(), why}); };
     // A relative folder would mean whatever the current directory happens to be: a way to load strangers' code.
     if (!folder.is_absolute()) return fail("not an absolute path; not searched");
+    std::vector<std::string> names;
+    if (const int code = list_folder(folder.string(), names))
+        return fail(("folder cannot be read: " + std::generic_category().message(code)).c_str());
     std::vector<fs::path> manifests;
-    {
-        // Not directory_iterator: libstdc++ allocates inside a noexcept function of it, which ends the process when
-        // memory is short.
-        const std::unique_ptr<DIR, int (*)(DIR *)> entries(::opendir(folder.c_str()), ::closedir);
-        if (!entries) return fail(("folder cannot be read: " + std::generic_category().message(errno)).c_str());
-        while (const dirent *entry = ::readdir(entries.get()))
-            if (fs::path file = folder / entry->d_name; is_manifest(file)) manifests.push_back(std::move(file));
-    }
+    for (const std::string &name : names)
+        if (fs::path file = folder / name; is_manifest(file)) manifests.push_back(std::move(file));
     std::sort(manifests.begin(), manifests.end());
     for (const fs::path &manifest : manifests) load(manifest);
 }

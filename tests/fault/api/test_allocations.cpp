@@ -140,7 +140,7 @@ int main(int argc, char **argv) {
             dsv4_blob *plan = nullptr;
             dsv4_status status = dsv4_runtime_create(&ro, &runtime, err);
             if (status >= 0) status = dsv4_model_load(runtime, dir, &mo, &model, err);
-            if (status >= 0) status = dsv4_model_plan(runtime, dir, nullptr, &plan, err);
+            if (status >= 0 && getenv("PLAN")) status = dsv4_model_plan(runtime, dir, nullptr, &plan, err);
             if (status >= 0) status = dsv4_session_create(model, &so, &session, err);
             dsv4_session_release(session);
             dsv4_blob_release(plan);
