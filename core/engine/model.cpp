@@ -102,8 +102,9 @@ Capacity Model::choose_capacity(const dsv4_model_options &o) const {
     DSV4_INIT(c.cache);
     c.cache.slots = int32_t(limit("max_sessions", o.max_sessions, 8, 4096));
     int64_t block = 128;
-    for (const int32_t r : network_.layer_ratio)
-        if (r) block = std::lcm(block, int64_t(r));
+    for (const auto *ratios : {&network_.layer_ratio, &network_.mtp_ratio})
+        for (const int32_t r : *ratios)
+            if (r) block = std::lcm(block, int64_t(r));
     if (block > 65536) throw Error(DSV4_E_UNSUPPORTED, "compress ratios with no common block of 65536 tokens or less");
     c.cache.block_tokens = int32_t(block);
     const auto most = uint64_t(config_.max_positions) * uint64_t(c.cache.slots);
