@@ -35,7 +35,12 @@ nlohmann::json describe_device(const dsv4_backend &table, uint32_t index) {
 
 }  // namespace
 
-Log::Log(const dsv4_runtime_options &o) : log_(o.log), user_data_(o.log_user_data), release_(o.log_release) {}
+Log::Log(const dsv4_runtime_options &o) : log_(o.log), user_data_(o.log_user_data) {}
+
+void Log::own(void (*release)(void *)) {
+    const std::lock_guard lock(mutex_);
+    release_ = release;
+}
 
 void Log::line(int32_t level, std::string_view text) {
     const std::lock_guard lock(mutex_);
@@ -56,6 +61,7 @@ Runtime::Runtime(const dsv4_runtime_options &options) : log_(std::make_shared<Lo
         [log = log_](int32_t level, std::string_view text) { log->line(level, text); });
     for (const auto &f : registry_->failures())
         log_->line(DSV4_LOG_WARNING, "plugin not loaded: " + f.manifest + ": " + f.reason);
+    log_->own(options.log_release);  // last: a runtime that could not be made owns nothing
 }
 
 std::string Runtime::backends_json() const {

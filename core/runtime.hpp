@@ -13,6 +13,8 @@ namespace dsv4 {
 class Log {
   public:
     explicit Log(const dsv4_runtime_options &options);
+    /// From here on close() calls the host's log_release. Until then user_data is the host's to free.
+    void own(void (*release)(void *));
     ~Log() { close(); }
     void line(int32_t level, std::string_view text);  // [any thread]
     /// Waits for a line that is being written, then lets the callback go.
@@ -22,7 +24,7 @@ class Log {
     std::mutex mutex_;
     void (*log_)(void *, int32_t, dsv4_str);
     void *user_data_;
-    void (*release_)(void *);
+    void (*release_)(void *) = nullptr;
 };
 
 class Runtime {

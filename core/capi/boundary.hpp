@@ -26,20 +26,39 @@ template <class T> T read_sized(const T *given, const std::string &name) {
     return known;
 }
 
+/// Whether a caller's struct can be written to.
+template <class T> void check_sized(const T *given, const std::string &name) {
+    if (!given) throw Error(DSV4_E_INVALID, name + ": expected a struct to fill, found NULL");
+    if (given->struct_size < sizeof(uint32_t))
+        throw Error(DSV4_E_INVALID, name + ": struct_size is " + std::to_string(given->struct_size) + "; set it with DSV4_INIT");
+}
+
 /// Writes one of our structs into a caller's of whatever version: no byte beyond what the caller said it has.
 template <class T> void write_sized(T *given, T ours, const std::string &name) {
-    if (!given || given->struct_size < sizeof(uint32_t))
-        throw Error(DSV4_E_INVALID, name + ": NULL or struct_size not set; use DSV4_INIT");
+    check_sized(given, name);
     const uint32_t size = given->struct_size;
     ours.struct_size = size;
     std::memcpy(static_cast<void *>(given), &ours, std::min<size_t>(size, sizeof(T)));
+}
+
+/// Copies what fits of a UTF-8 text: whole code points, and blanks for the control characters that a path or a backend's
+/// message may hold.
+inline void one_line(const char *text, char *out, size_t size) noexcept {
+    size_t n = 0;
+    for (; text[n] && n + 1 < size; ++n) {
+        const auto c = static_cast<unsigned char>(text[n]);
+        out[n] = c < 0x20 || c == 0x7F ? ' ' : text[n];
+    }
+    if (text[n])
+        while (n && (static_cast<unsigned char>(text[n]) & 0xC0) == 0x80) --n;  // never the first part of a code point
+    out[n] = '\0';
 }
 
 inline dsv4_status report(dsv4_error *err, dsv4_status status, int32_t native, const char *what) noexcept {
     if (err && err->struct_size >= sizeof *err) {
         err->status = status;
         err->native_code = native;
-        std::snprintf(err->message, sizeof err->message, "%s", what);
+        one_line(what, err->message, sizeof err->message);
     }
     return status;
 }

@@ -10,6 +10,7 @@ dsv4_status fetch(dsv4_stream *stream, bool wait, dsv4_event *event, dsv4_error 
     return boundary(err, [&] {
         require(stream, "stream");
         require(event, "event");
+        check_sized(event, "event");  // before an event is taken off the stream
         dsv4_event ours;
         const dsv4_status status = stream->stream.next(wait, ours);
         if (status == DSV4_OK) write_sized(event, ours, "event");

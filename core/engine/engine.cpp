@@ -32,25 +32,20 @@ void Engine::withdraw(const std::shared_ptr<Request> &request) {
     requests_.erase(std::remove(requests_.begin(), requests_.end(), request), requests_.end());
 }
 
-bool Engine::watch(bool wait, const std::function<bool()> &look) {
-    std::unique_lock lock(mutex_);
-    if (!wait) return look();
-    happened_.wait(lock, look);
-    return true;
-}
-
 void Engine::nudge() { wake_.notify_all(); }
 
+// Nothing may leave this function as an exception, the lack of memory included: it would end the process.
 void Engine::loop() {
     std::unique_lock lock(mutex_);
     while (!stop_) {
-        Step step;
+        std::optional<Step> step;
         std::vector<Share> shares;
-        try {
-            shares = plan(step);
-        } catch (const std::exception &) {  // no memory even for the plan: nothing was computed, everybody is told
+        std::optional<Error> failure;
+        attempt(failure, [&] { shares = plan(step.emplace()); });
+        if (failure) {  // nothing was computed; everybody whose turn it might have been is told
             shares.clear();
-            for (const auto &r : requests_) fail(*r, Error(DSV4_E_NO_MEMORY, "out of memory while planning a step"));
+            for (const auto &r : requests_)
+                if (runnable(*r)) fail(*r, *failure);
         }
         if (shares.empty()) {
             happened_.notify_all();  // plan() may have ended requests
@@ -60,13 +55,28 @@ void Engine::loop() {
         }
         for (const Share &s : shares) s.request->in_step = true;
         lock.unlock();
-        run(step, shares);
+        run(*step, shares);
         lock.lock();
         for (const Share &s : shares) s.request->in_step = false;
         happened_.notify_all();
     }
-    for (const auto &r : requests_) fail(*r, Error(DSV4_E_CANCELLED, "the model was released"));
-    happened_.notify_all();
+}  // a request holds its session, and that the model: none is left when the model goes
+
+/// Runs `body`; failure says what it threw.
+template <class Body> void Engine::attempt(std::optional<Error> &failure, const Body &body) const noexcept {
+    try {
+        try {
+            body();
+        } catch (const Error &e) {
+            failure = e;
+        } catch (const std::bad_alloc &) {
+            failure = no_memory_;
+        } catch (const std::exception &e) {
+            failure.emplace(DSV4_E_INTERNAL, e.what());
+        }
+    } catch (...) {  // no memory for the message
+        failure = no_memory_;
+    }
 }
 
 /// Whether the engine may work on it now: not when it is finished, and not when its owner has results to fetch.
@@ -111,7 +121,7 @@ bool Engine::plan_one(Step &step, std::vector<Share> &shares, const std::shared_
         r.done = true;
         return true;
     }
-    Share share{request, q.computed, 0, {}, size_t(step.outputs())};
+    Share share{request, q.computed, 0, {}, size_t(step.outputs()), {}, -1, std::nullopt};
     int32_t outputs_left = capacity().outputs - step.outputs();
     const int32_t limit = std::min({held - q.computed, q.chunk, room});
     for (; share.count < limit; ++share.count) {
@@ -141,68 +151,55 @@ bool Engine::plan_one(Step &step, std::vector<Share> &shares, const std::shared_
 }
 
 /// Without the mutex: the forward pass, the drafts and the sampling; then with it, what they gave.
-void Engine::run(Step &step, const std::vector<Share> &shares) {
+void Engine::run(Step &step, std::vector<Share> &shares) {
     std::vector<float> logits;
-    std::vector<std::vector<LogitsRow>> rows(shares.size());
-    std::vector<int32_t> sampled(shares.size(), -1);
-    std::vector<std::optional<Error>> failures(shares.size());
     const auto V = size_t(vocab_);
-    const auto attempt = [](std::optional<Error> &failure, const auto &body) {
-        try {
-            body();
-        } catch (const Error &e) {
-            failure = e;
-        } catch (const std::bad_alloc &) {
-            failure = Error(DSV4_E_NO_MEMORY, "out of memory during a step");
-        } catch (const std::exception &e) {
-            failure = Error(DSV4_E_INTERNAL, e.what());
-        }
-    };
     std::optional<Error> step_failure;
     attempt(step_failure, [&] { forward_->run(step, logits); });
-    for (size_t i = 0; i < shares.size(); ++i) {
-        const Share &s = shares[i];
+    for (Share &s : shares) {
         Request &r = *s.request;
-        failures[i] = step_failure;
-        if (!failures[i]) attempt(failures[i], [&] {
+        s.failure = step_failure;
+        if (s.failure) continue;
+        attempt(s.failure, [&] {
             for (size_t o = 0; o < s.outputs.size(); ++o) {
                 float *row = logits.data() + (s.first_output + o) * V;
                 if (r.generates) {
                     const auto position = uint64_t(s.start + s.count);
-                    sampled[i] = r.sampler->sample(row, vocab_, position, r.filter ? r.filter->allowed() : nullptr);
-                    if (r.filter) r.filter->accept(sampled[i]);
+                    s.sampled = r.sampler->sample(row, vocab_, position, r.filter ? r.filter->allowed() : nullptr);
+                    if (r.filter) r.filter->accept(s.sampled);
                 } else {
-                    rows[i].push_back({s.start + s.outputs[o], false, std::vector<float>(row, row + V)});
+                    s.rows.push_back({s.start + s.outputs[o], false, std::vector<float>(row, row + V)});
                 }
             }
             if (r.drafts)
                 forward_->draft(0, r.sequence->tokens, s.start, s.count, r.sequence->slot,
                                 r.sequence->blocks, [&](int32_t p) { return r.wants && r.wants(p); },
                                 [&](int32_t p, const float *row) {
-                                    rows[i].push_back({p, true, std::vector<float>(row, row + V)});
+                                    s.rows.push_back({p, true, std::vector<float>(row, row + V)});
                                 });
         });
     }
     const std::lock_guard lock(mutex_);
-    for (size_t i = 0; i < shares.size(); ++i) {
-        Sequence &q = *shares[i].request->sequence;
-        q.written = std::max(q.written, shares[i].start + shares[i].count);
-        if (!failures[i]) {
-            q.computed = shares[i].start + shares[i].count;
-            deliver(shares[i], logits, rows[i], sampled[i]);
-        } else {
+    for (Share &s : shares) {
+        Sequence &q = *s.request->sequence;
+        q.written = std::max(q.written, s.start + s.count);
+        if (!s.failure) {
+            q.computed = s.start + s.count;
+            attempt(s.failure, [&] { deliver(s); });
+        } else if (q.written - q.computed > reach_) {
             // Rows past `computed` may have been written, over rows that the rings held before.
-            if (q.written - q.computed > reach_) q.computed = q.written = 0;
-            fail(*shares[i].request, *failures[i]);
+            q.computed = q.written = 0;
         }
+        if (s.failure) fail(*s.request, *s.failure);
     }
 }
 
-void Engine::deliver(const Share &share, std::vector<float> &, std::vector<LogitsRow> &rows, int32_t token) {
+void Engine::deliver(Share &share) {
     Request &r = *share.request;
     Sequence &q = *r.sequence;
+    const int32_t token = share.sampled;
     if (r.done) return;  // withdrawn meanwhile: the sequence is about to be its owner's
-    for (LogitsRow &row : rows) r.rows.push_back(std::move(row));
+    for (LogitsRow &row : share.rows) r.rows.push_back(std::move(row));
     if (!r.generates) {
         if (q.computed == int32_t(q.tokens.size())) r.done = true;
         return;
@@ -226,9 +223,9 @@ void Engine::finish(Request &r, int32_t reason) {
     r.done = true;
 }
 
-void Engine::fail(Request &r, Error error) {
+void Engine::fail(Request &r, const Error &error) noexcept {
     if (r.done) return;
-    r.failure = std::move(error);
+    r.failure = error;
     r.done = true;
 }
 

@@ -72,7 +72,12 @@ class Engine {
 
     /// Runs `look` under the engine's mutex until it returns true, waiting in between for something to happen; with
     /// wait == false looks once. Returns what the last look returned.
-    bool watch(bool wait, const std::function<bool()> &look);
+    template <class Look> bool watch(bool wait, const Look &look) {
+        std::unique_lock lock(mutex_);
+        if (!wait) return look();
+        happened_.wait(lock, look);
+        return true;
+    }
     /// To be called after fetching from a request, outside watch(): the request may go on.
     void nudge();
 
@@ -82,20 +87,26 @@ class Engine {
         int32_t start, count;
         std::vector<int32_t> outputs;  // offsets
         size_t first_output;           // row in the step's logits
+        // what came of it
+        std::vector<LogitsRow> rows;
+        int32_t sampled = -1;
+        std::optional<Error> failure;
     };
 
     void loop();
     bool runnable(const Request &request) const;
     std::vector<Share> plan(Step &step);
     bool plan_one(Step &step, std::vector<Share> &shares, const std::shared_ptr<Request> &request, int32_t &room);
-    void run(Step &step, const std::vector<Share> &shares);
-    void deliver(const Share &share, std::vector<float> &logits, std::vector<LogitsRow> &rows, int32_t token);
+    void run(Step &step, std::vector<Share> &shares);
+    void deliver(Share &share);
     void finish(Request &request, int32_t reason);
-    void fail(Request &request, Error error);
+    void fail(Request &request, const Error &error) noexcept;
+    template <class Body> void attempt(std::optional<Error> &failure, const Body &body) const noexcept;
 
     std::unique_ptr<Forward> forward_;
     const int32_t vocab_;
     const int32_t reach_;
+    const Error no_memory_{DSV4_E_NO_MEMORY, "out of memory during a step"};  // made while there was some
     CachePool pool_;
     std::mutex mutex_;
     std::condition_variable wake_, happened_;

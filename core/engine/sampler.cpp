@@ -53,7 +53,9 @@ int32_t Sampler::sample(float *logits, int32_t vocab, uint64_t position, const u
     candidates_.clear();
     for (int32_t i = 0; i < vocab; ++i)
         if (logits[i] > never)
-            if (const float p = std::exp((logits[i] - top) * rate); p >= floor) candidates_.emplace_back(p, i);
+            // The likeliest is 1 by definition: where it is infinite, or the rate is, the formula says NaN.
+            if (const float p = logits[i] == top ? 1.0f : std::exp((logits[i] - top) * rate); p >= floor)
+                candidates_.emplace_back(p, i);
     const auto likelier = [](const auto &a, const auto &b) {
         return a.first != b.first ? a.first > b.first : a.second < b.second;
     };

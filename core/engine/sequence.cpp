@@ -32,10 +32,9 @@ bool CachePool::grow(std::vector<int32_t> &blocks, size_t count) {
     return true;
 }
 
-void CachePool::give(std::vector<int32_t> &blocks) {
+void CachePool::shrink(std::vector<int32_t> &blocks, size_t count) noexcept {
     const std::lock_guard lock(mutex_);
-    blocks_.insert(blocks_.end(), blocks.rbegin(), blocks.rend());
-    blocks.clear();
+    for (; blocks.size() > count; blocks.pop_back()) blocks_.push_back(blocks.back());  // it held them all once
 }
 
 size_t CachePool::blocks_left() const {

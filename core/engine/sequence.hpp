@@ -16,7 +16,8 @@ class CachePool {
     void give_slot(int32_t slot);
     /// Grows `blocks` to `count`; false, and nothing changed, when that many are not left.
     bool grow(std::vector<int32_t> &blocks, size_t count);
-    void give(std::vector<int32_t> &blocks);
+    /// Takes back all but the first `count` blocks.
+    void shrink(std::vector<int32_t> &blocks, size_t count) noexcept;
     size_t blocks_left() const;
 
   private:

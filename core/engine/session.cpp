@@ -39,7 +39,7 @@ Session::Session(std::shared_ptr<Model> model, const dsv4_session_options &optio
 
 Session::~Session() {
     CachePool &pool = model_->engine().pool();
-    pool.give(sequence_.blocks);
+    pool.shrink(sequence_.blocks, 0);
     pool.give_slot(sequence_.slot);
 }
 
@@ -47,7 +47,8 @@ std::vector<int32_t> Session::tokens() const {
     std::vector<int32_t> out;
     // A stream's engine appends to the sequence meanwhile.
     model_->engine().watch(false, [&] {
-        out = sequence_.tokens;
+        const auto &held = sequence_.tokens;
+        out.assign(held.begin(), held.begin() + ptrdiff_t(std::min(held.size(), visible_)));
         return true;
     });
     return out;
@@ -65,7 +66,14 @@ void Session::truncate(size_t length) {
     if (length > sequence_.tokens.size())
         throw Error(DSV4_E_INVALID, "truncate to " + std::to_string(length) + ": the session holds " +
                                         std::to_string(sequence_.tokens.size()) + " tokens");
-    sequence_.truncate(int32_t(length), model_->engine().reach());
+    cut(length);
+}
+
+void Session::cut(size_t n) {
+    Engine &engine = model_->engine();
+    const auto block = size_t(engine.capacity().cache.block_tokens);
+    sequence_.truncate(int32_t(n), engine.reach());
+    engine.pool().shrink(sequence_.blocks, (n + block - 1) / block);
 }
 
 void Session::check_ids(const int32_t *ids, size_t count) const {
@@ -125,7 +133,12 @@ void Session::evaluate(const int32_t *ids, size_t count, const dsv4_evaluate_opt
     if (request->cancel.is_set()) throw Error(DSV4_E_CANCELLED, "cancelled");
     q.tokens.insert(q.tokens.end(), ids, ids + count);
     Engine &engine = model_->engine();
-    engine.submit(request);
+    try {
+        engine.submit(request);
+    } catch (...) {
+        cut(held);
+        throw;
+    }
 
     bool stopped = false;
     try {
@@ -148,13 +161,13 @@ void Session::evaluate(const int32_t *ids, size_t count, const dsv4_evaluate_opt
         }
     } catch (...) {
         engine.withdraw(request);
-        q.truncate(std::max(q.computed, int32_t(held)), engine.reach());
+        cut(std::max(size_t(q.computed), held));
         throw;
     }
     engine.withdraw(request);
-    if (stopped || request->failure) q.tokens.resize(size_t(std::max(q.computed, int32_t(held))));
+    if (stopped || request->failure) cut(std::max(size_t(q.computed), held));
     if (request->failure && !stopped) {
-        if (request->failure->status != DSV4_E_CANCELLED) q.truncate(int32_t(held), engine.reach());
+        if (request->failure->status != DSV4_E_CANCELLED) cut(held);
         device_lost_ = request->failure->status == DSV4_E_DEVICE;
         throw *request->failure;
     }
@@ -206,11 +219,16 @@ Stream::Stream(std::shared_ptr<Session> session, const dsv4_generate_options &o,
     // Keep what the session already holds of this prompt; the last token is computed again if need be, for its logits.
     const auto common = size_t(std::mismatch(q.tokens.begin(), q.tokens.end(), prompt.begin(), prompt.end()).first -
                                q.tokens.begin());
-    q.truncate(int32_t(std::min(common, prompt.size() - 1)), engine.reach());
+    session_->cut(std::min(common, prompt.size() - 1));
     cached_ = reported_ = q.computed;
     q.tokens = std::move(prompt);
-    prompt_tokens_ = q.tokens.size();
-    engine.submit(request_);
+    session_->visible_ = prompt_tokens_ = q.tokens.size();
+    try {
+        engine.submit(request_);
+    } catch (...) {
+        close();
+        throw;
+    }
 }
 
 /// The prompt's tokens, whichever way it was given.
@@ -263,13 +281,21 @@ void Stream::start_answer(const dsv4_generate_options &o) {
 Stream::~Stream() {
     Engine &engine = session_->model_->engine();
     engine.withdraw(request_);
-    // What the engine sampled ahead of the caller was never said.
+    engine.watch(false, [this] {  // somebody may be asking for the session's tokens
+        close();
+        return true;
+    });
+}
+
+/// Leaves the session with what its owner knows of: what the engine sampled ahead was never said, and of a prompt that
+/// was not finished the part that was computed stays.
+void Stream::close() {
     Sequence &q = session_->sequence_;
-    const size_t held = prompt_tokens_ + said_.size() + (finished_ && request_->stop_token >= 0 ? 1 : 0);
-    if (q.tokens.size() > held) q.truncate(int32_t(held), engine.reach());
+    const auto computed = size_t(q.computed);
+    const size_t known = request_->sampled ? session_->visible_ : computed;
+    if (q.tokens.size() > known) session_->cut(known);
+    session_->visible_ = SIZE_MAX;
     if (request_->failure && request_->failure->status == DSV4_E_DEVICE) session_->device_lost_ = true;
-    if (request_->sampled == 0 && q.computed < int32_t(q.tokens.size()))
-        q.tokens.resize(size_t(q.computed));  // a prompt that was not finished: keep the part that was computed
 }
 
 void Stream::fill(dsv4_event &event, int32_t kind) const {
@@ -300,8 +326,10 @@ dsv4_status Stream::next(bool wait, dsv4_event &event) {
                 found = token;
                 id = r.tokens.front();
                 r.tokens.pop_front();
+                ++session_->visible_;
             } else if (r.done) {
                 found = done;
+                if (r.stop_token >= 0) ++session_->visible_;
             }
             return found != nothing;
         });

@@ -1,6 +1,8 @@
 // One conversation and the answers generated in it.
 #pragma once
 #include <atomic>
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include "core/engine/answer.hpp"
 #include "core/engine/model.hpp"
@@ -36,6 +38,8 @@ class Session : public std::enable_shared_from_this<Session> {
     };
     void check_ids(const int32_t *ids, size_t count) const;
     void check_alive() const;
+    /// Forgets all but the first n tokens, and gives back the blocks that only the others needed.
+    void cut(size_t n);
 
     std::shared_ptr<Model> model_;
     Sequence sequence_;
@@ -43,6 +47,8 @@ class Session : public std::enable_shared_from_this<Session> {
     uint64_t id_seed_;   // of the next answer's tool call ids
     std::atomic<bool> busy_{false};
     bool device_lost_ = false;
+    // Tokens that the session's owner knows of, while a stream's engine samples ahead; under the engine's mutex.
+    size_t visible_ = SIZE_MAX;
 };
 
 class Stream {
@@ -60,6 +66,7 @@ class Stream {
     bool next_of_answer(dsv4_event &event);
     void fill(dsv4_event &event, int32_t kind) const;
     void end_answer();
+    void close();
 
     std::shared_ptr<Session> session_;
     Session::Use use_;

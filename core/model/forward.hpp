@@ -52,6 +52,8 @@ class Forward {
     void begin(Step &step);
     void layer(int32_t index);
     dsv4_buffer *streams() const { return streams_.get(); }
+    dsv4_buffer *selection() const { return selection_.get(); }  // of the last CSA layer
+    dsv4_buffer *route() const { return route_.get(); }          // of the last layer
 
   private:
     void block(const dsv4_block *weights, dsv4_cache *cache, int32_t ratio, dsv4_buffer *streams);

@@ -95,7 +95,7 @@ constexpr std::array<int16_t, 0x144> make_inverse() {
 constexpr auto alphabet_of_bytes = make_alphabet();
 constexpr auto bytes_of_alphabet = make_inverse();
 
-}  // namespace
+} // namespace
 
 uint32_t byte_to_code_point(uint8_t byte) { return alphabet_of_bytes[byte]; }
 
@@ -104,7 +104,7 @@ bool bytes_from_spelling(std::string_view spelling, std::string &bytes) {
     for (size_t at = 0; at < spelling.size();) {
         const auto lead = static_cast<unsigned char>(spelling[at]);
         uint32_t code = lead;
-        if (lead >= 0x80) {  // the alphabet ends at U+0143: two bytes are the most it needs
+        if (lead >= 0x80) { // the alphabet ends at U+0143: two bytes are the most it needs
             if (lead < 0xC2 || lead > 0xDF || at + 1 == spelling.size()) return false;
             code = (lead & 0x1Fu) << 6 | (static_cast<unsigned char>(spelling[at + 1]) & 0x3Fu);
             ++at;
@@ -122,4 +122,4 @@ std::string spelling_from_bytes(std::string_view bytes) {
     return spelling;
 }
 
-}  // namespace dsv4
+} // namespace dsv4

@@ -22,9 +22,9 @@ void append_utf8(std::string &out, uint32_t code_point);
 
 /// What `length` bytes at the start of `text` are: how many belong to one code point or to one ill-formed part.
 struct Utf8Part {
-    size_t length;   ///< bytes to take now; 0 when the text is empty
-    bool valid;      ///< they are a whole code point
-    bool truncated;  ///< they may still become one when more bytes come
+    size_t length;  ///< bytes to take now; 0 when the text is empty
+    bool valid;     ///< they are a whole code point
+    bool truncated; ///< they may still become one when more bytes come
 };
 /// Takes the next code point, or the longest ill-formed part that one U+FFFD stands for (Unicode 3.9, as Python does).
 Utf8Part next_utf8_part(std::string_view text);
@@ -38,4 +38,4 @@ bool bytes_from_spelling(std::string_view spelling, std::string &bytes);
 /// The inverse, for writing vocabularies.
 std::string spelling_from_bytes(std::string_view bytes);
 
-}  // namespace dsv4
+} // namespace dsv4

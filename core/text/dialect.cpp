@@ -1,14 +1,14 @@
 #include "core/text/dialect.hpp"
-#include <string>
 #include "core/error.hpp"
+#include <string>
 
 namespace dsv4 {
 
 namespace {
 
 constexpr Dialect::Named tasks[] = {
-    {"action", "<｜action｜>"},       {"query", "<｜query｜>"}, {"authority", "<｜authority｜>"},
-    {"domain", "<｜domain｜>"},       {"title", "<｜title｜>"}, {"read_url", "<｜read_url｜>"},
+    {"action", "<｜action｜>"}, {"query", "<｜query｜>"}, {"authority", "<｜authority｜>"},
+    {"domain", "<｜domain｜>"}, {"title", "<｜title｜>"}, {"read_url", "<｜read_url｜>"},
 };
 
 // The preview's "max" became the later release's "high".
@@ -16,15 +16,18 @@ constexpr std::string_view effort_absolute =
     "Reasoning Effort: Absolute maximum with no shortcuts permitted.\n"
     "You MUST be very thorough in your thinking and comprehensively decompose the problem to resolve the root cause, "
     "rigorously stress-testing your logic against all potential paths, edge cases, and adversarial scenarios.\n"
-    "Explicitly write out your entire deliberation process, documenting every intermediate step, considered alternative, "
+    "Explicitly write out your entire deliberation process, documenting every intermediate step, considered "
+    "alternative, "
     "and rejected hypothesis to ensure absolutely no assumption is left unchecked.\n\n";
 
 constexpr std::string_view effort_beyond =
     "Reasoning Effort: Beyond maximum — exhaustive, relentless, and uncompromising.\n"
     "You MUST reason with the utmost depth and rigor, leaving absolutely nothing to chance: exhaustively decompose the "
-    "problem into its most fundamental components, trace every causal chain to its root, and resolve the underlying cause "
+    "problem into its most fundamental components, trace every causal chain to its root, and resolve the underlying "
+    "cause "
     "rather than any surface symptom.\n"
-    "Do not stop reasoning until you have independently verified the solution from multiple angles and are certain that "
+    "Do not stop reasoning until you have independently verified the solution from multiple angles and are certain "
+    "that "
     "no assumption remains unchecked and no error remains undiscovered.\n\n";
 
 constexpr Dialect::Named preview_efforts[] = {{"high", ""}, {"max", effort_absolute}};
@@ -85,12 +88,13 @@ constexpr Dialect make_dialect(std::string_view name, std::span<const Dialect::N
 constexpr Dialect preview = make_dialect("preview", preview_efforts);
 constexpr Dialect later = make_dialect("0731", later_efforts);
 
-}  // namespace
+} // namespace
 
 const Dialect &find_dialect(std::string_view name) {
     if (name == preview.name) return preview;
     if (name == later.name || name == "0813") return later;
-    throw Error(DSV4_E_INVALID, "prompt dialect: expected preview, 0731 or 0813, found \"" + std::string(name.substr(0, 40)) + '"');
+    throw Error(DSV4_E_INVALID,
+                "prompt dialect: expected preview, 0731 or 0813, found \"" + std::string(name.substr(0, 40)) + '"');
 }
 
-}  // namespace dsv4
+} // namespace dsv4

@@ -18,7 +18,7 @@ struct Dialect {
     std::span<const Named> efforts;
     /// Around the schemas, one JSON object a line.
     std::string_view tools_before, tools_after;
-    std::string_view response_format;  ///< before the schema
+    std::string_view response_format; ///< before the schema
     std::string_view tool_result_open, tool_result_close;
     std::string_view calls_open, calls_close, invoke_open, invoke_named, invoke_close;
     std::string_view parameter_open, parameter_string, parameter_json, parameter_close;
@@ -28,4 +28,4 @@ struct Dialect {
 /// Throws Error(DSV4_E_INVALID) for another name.
 const Dialect &find_dialect(std::string_view name);
 
-}  // namespace dsv4
+} // namespace dsv4

@@ -6,6 +6,15 @@ add_library(dsv4_grammar STATIC
   ${CMAKE_CURRENT_LIST_DIR}/dsml_strict.cpp
   ${CMAKE_CURRENT_LIST_DIR}/dsml_tag.cpp
   ${CMAKE_CURRENT_LIST_DIR}/dsml_stream.cpp
-  ${CMAKE_CURRENT_LIST_DIR}/dsml_emit.cpp)
+  ${CMAKE_CURRENT_LIST_DIR}/dsml_emit.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/grammar_dfa.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/grammar_regex.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/grammar_number.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/grammar_vocabulary.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/grammar_rules.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/schema_compile.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/schema_resolve.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/constraint_state.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/constraint_build.cpp)
 target_include_directories(dsv4_grammar PUBLIC ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/include)
-target_link_libraries(dsv4_grammar PRIVATE dsv4_flags nlohmann_json::nlohmann_json Threads::Threads)
+target_link_libraries(dsv4_grammar PUBLIC dsv4_text PRIVATE dsv4_flags nlohmann_json::nlohmann_json Threads::Threads)

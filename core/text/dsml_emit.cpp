@@ -183,14 +183,18 @@ void DsmlStreamParser::value_text(std::string_view text) {
         mode_ = Mode::string;
         emit_key();
         emit(Kind::arguments, "\"");
-        escaped_.clear();
-        append_json_escaped(escaped_, value_);
-        emit(Kind::arguments, escaped_);
+        emit_escaped(value_);
         value_ = {};
     }
-    escaped_.clear();
-    append_json_escaped(escaped_, text);
-    emit(Kind::arguments, escaped_);
+    emit_escaped(text);
+}
+
+/// Straight into the last event: argument text is most of what a parser sees.
+void DsmlStreamParser::emit_escaped(std::string_view text) {
+    if (text.empty()) return;
+    if (out_->empty() || out_->back().kind != Kind::arguments || out_->back().call != calls_ - 1)
+        out_->push_back({Kind::arguments, false, 0, calls_ - 1, {}});
+    append_json_escaped(out_->back().text, text);
 }
 
 void DsmlStreamParser::emit_buffered() {

@@ -40,7 +40,5 @@ public:
 private:
     std::string held_;  // at most 3 bytes
 };
-/// Offset of the first byte that is not part of well-formed UTF-8, or npos.
-size_t find_invalid_utf8(std::string_view text);
 
 }  // namespace dsv4

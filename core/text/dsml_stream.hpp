@@ -128,6 +128,7 @@ private:
     void begin_parameter(const DsmlTag &tag);
     void value_text(std::string_view text);
     void end_parameter();
+    void emit_escaped(std::string_view text);
     void emit_key();
     void emit_buffered();
     void flush_wrapper();

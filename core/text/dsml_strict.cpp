@@ -1,4 +1,5 @@
 #include "core/text/dsml_strict.hpp"
+#include "core/text/byte_level.hpp"
 
 #include <initializer_list>
 #include <unordered_set>
@@ -156,7 +157,7 @@ void parse_calls(Reader &in, std::vector<DsmlCall> &calls) {
 
 DsmlMessage parse_completion_strict(std::string_view text, bool thinking) {
     const size_t bad = find_invalid_utf8(text);
-    if (bad != npos) fail("completion: expected UTF-8, found an ill-formed sequence at byte " + std::to_string(bad));
+    if (bad != text.size()) fail("completion: expected UTF-8, found an ill-formed sequence at byte " + std::to_string(bad));
     static const std::string block = "\n\n<" + std::string(kDsmlToken) + "tool_calls";
     DsmlMessage message;
     Reader in(text);

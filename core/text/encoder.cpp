@@ -1,7 +1,7 @@
 #include "core/text/encoder.hpp"
+#include "core/error.hpp"
 #include <algorithm>
 #include <unordered_map>
-#include "core/error.hpp"
 
 namespace dsv4 {
 
@@ -17,7 +17,7 @@ struct Source {
 
 /// One part of a user turn: a user's text or a tool's result.
 struct Block {
-    const JsonValue *content;  // null: the message has none
+    const JsonValue *content; // null: the message has none
     bool tool_result;
     const JsonValue *call_id;
     Source source;
@@ -26,9 +26,9 @@ struct Block {
 /// A message after tool results have become parts of user turns.
 struct Turn {
     Role role;
-    const JsonValue *message;  // null for a user turn that began with a tool result
+    const JsonValue *message; // null for a user turn that began with a tool result
     std::vector<Block> blocks;
-    const JsonValue *task;  // null: none
+    const JsonValue *task; // null: none
     bool has_tools;
     Source source;
 };
@@ -55,17 +55,23 @@ Role role_of(const JsonValue &message) {
 
 const JsonValue *not_null(const JsonValue *value) { return value && !value->is_null() ? value : nullptr; }
 
-/// Tool results join the user turn before them, and a user message joins one that has no task.
-void merge_messages(const std::vector<JsonValue> &messages, const char *list, std::vector<Turn> &turns) {
+/// Tool results join the user turn before them, and a user message joins one that has no task. Where `inserted`, the
+/// first message is ours, and the caller's indices do not count it.
+void merge_messages(const std::vector<JsonValue> &messages, const char *list, bool inserted, std::vector<Turn> &turns) {
     const size_t first = turns.size();
     for (size_t i = 0; i < messages.size(); ++i) {
         const JsonValue &message = messages[i];
-        const Source source{list, i};
+        const Source source{list, inserted && i > 0 ? i - 1 : i};
         if (!message.is_object()) fail(source, std::string("expected an object, found ") + message.kind_name());
         const JsonValue *role = message.find("role");
         const bool tool = role && role->is_string() && role->text() == "tool";
         if (!tool && role_of(message) != Role::user) {
-            turns.push_back({role_of(message), &message, {}, not_null(message.find("task")), truthy(message.find("tools")), source});
+            turns.push_back({role_of(message),
+                             &message,
+                             {},
+                             not_null(message.find("task")),
+                             truthy(message.find("tools")),
+                             source});
             continue;
         }
         const bool user_before = turns.size() > first && turns.back().role == Role::user;
@@ -89,7 +95,8 @@ void sort_tool_results(std::vector<Turn> &turns) {
         if (turn.role == Role::assistant && truthy(turn.message->find("tool_calls"))) {
             order.clear();
             const JsonValue &calls = *turn.message->find("tool_calls");
-            if (!calls.is_array()) fail(turn.source, std::string("tool_calls: expected an array, found ") + calls.kind_name());
+            if (!calls.is_array())
+                fail(turn.source, std::string("tool_calls: expected an array, found ") + calls.kind_name());
             for (size_t i = 0; i < calls.size(); ++i) {
                 const JsonValue &call = calls.items()[i];
                 std::string id = id_text(call.find("id"));
@@ -105,7 +112,8 @@ void sort_tool_results(std::vector<Turn> &turns) {
                 const auto found = order.find(id_text(block.call_id));
                 return found == order.end() ? size_t{0} : found->second;
             };
-            std::stable_sort(results.begin(), results.end(), [&](const Block &a, const Block &b) { return rank(a) < rank(b); });
+            std::stable_sort(results.begin(), results.end(),
+                             [&](const Block &a, const Block &b) { return rank(a) < rank(b); });
             size_t next = 0;
             for (Block &block : turn.blocks)
                 if (block.tool_result) block = results[next++];
@@ -135,7 +143,7 @@ bool survives_dropping(const Turn &turn, size_t index, std::ptrdiff_t last) {
 }
 
 class Writer {
-public:
+  public:
     Writer(const std::vector<Turn> &turns, const PromptOptions &options, const Dialect &dialect, bool drop_thinking)
         : turns_(turns), options_(options), dialect_(dialect), drop_thinking_(drop_thinking),
           last_user_(last_user(turns, turns.size())) {}
@@ -167,13 +175,14 @@ public:
         header(turn, index);
     }
 
-private:
+  private:
     void content(std::string_view text, Origin origin) {
         if (text.empty()) return;
         const size_t begin = out.text.size();
         out.text += text;
         auto &contents = out.contents;
-        if (!contents.empty() && contents.back().end == begin && contents.back().origin == origin) contents.back().end = out.text.size();
+        if (!contents.empty() && contents.back().end == begin && contents.back().origin == origin)
+            contents.back().end = out.text.size();
         else contents.push_back({begin, out.text.size(), origin});
     }
 
@@ -194,7 +203,8 @@ private:
     void tools_and_format(const Turn &turn) {
         const JsonValue *tools = turn.message->find("tools");
         if (truthy(tools)) {
-            if (!tools->is_array()) fail(turn.source, std::string("tools: expected an array, found ") + tools->kind_name());
+            if (!tools->is_array())
+                fail(turn.source, std::string("tools: expected an array, found ") + tools->kind_name());
             markup("\n\n");
             markup(dialect_.tools_before);
             for (size_t i = 0; i < tools->size(); ++i) {
@@ -247,12 +257,15 @@ private:
             for (size_t i = 0; i < block.content->size(); ++i) {
                 const JsonValue &part = block.content->items()[i];
                 if (i) markup("\n\n");
-                if (!part.is_object()) fail(block.source, "content[" + std::to_string(i) + "]: expected an object, found " + part.kind_name());
+                if (!part.is_object())
+                    fail(block.source,
+                         "content[" + std::to_string(i) + "]: expected an object, found " + part.kind_name());
                 const JsonValue *type = part.find("type");
                 if (type && type->is_string() && type->text() == "text") {
                     const JsonValue *text = part.find("text");
                     if (text && !text->is_string())
-                        fail(block.source, "content[" + std::to_string(i) + "].text: expected a string, found " + text->kind_name());
+                        fail(block.source,
+                             "content[" + std::to_string(i) + "].text: expected a string, found " + text->kind_name());
                     if (text) content(text->text(), Origin::tool_result);
                 } else {
                     markup("[Unsupported ");
@@ -277,7 +290,8 @@ private:
             parsed.set("arguments", *given);
         }
         if (!parsed.is_object())
-            fail(source, std::string("tool_calls: expected function.arguments to be an object's JSON, found that of ") + parsed.kind_name());
+            fail(source, std::string("tool_calls: expected function.arguments to be an object's JSON, found that of ") +
+                             parsed.kind_name());
         for (size_t i = 0; i < parsed.size(); ++i) {
             const JsonValue &value = parsed.items()[i];
             if (i) markup("\n");
@@ -296,10 +310,12 @@ private:
         for (size_t i = 0; i < calls->size(); ++i) {
             const JsonValue *function = calls->items()[i].find("function");
             if (!function || !function->is_object())
-                fail(turn.source, "tool_calls[" + std::to_string(i) + "]: expected a \"function\" object, found " + shown(function));
+                fail(turn.source,
+                     "tool_calls[" + std::to_string(i) + "]: expected a \"function\" object, found " + shown(function));
             const JsonValue *name = function->find("name");
             if (!name || !name->is_string())
-                fail(turn.source, "tool_calls[" + std::to_string(i) + "].function.name: expected a string, found " + shown(name));
+                fail(turn.source,
+                     "tool_calls[" + std::to_string(i) + "].function.name: expected a string, found " + shown(name));
             if (i) markup("\n");
             markup(dialect_.invoke_open);
             content(name->text(), Origin::tool_call);
@@ -317,7 +333,8 @@ private:
         const bool remembered = !drop_thinking_ || static_cast<std::ptrdiff_t>(index) > last_user_;
         answer.thinking = options_.thinking && !answers_task && remembered;
         if (answer.thinking) {
-            content(optional_text(message.find("reasoning_content"), turn.source, "reasoning_content"), Origin::reasoning);
+            content(optional_text(message.find("reasoning_content"), turn.source, "reasoning_content"),
+                    Origin::reasoning);
             markup(dialect_.think_close);
         }
         content(optional_text(message.find("content"), turn.source, "content"), Origin::assistant);
@@ -335,11 +352,13 @@ private:
         }
         const std::string_view think = options_.thinking ? dialect_.think_open : dialect_.think_close;
         if (turn.task) {
-            const auto named = std::find_if(dialect_.tasks.begin(), dialect_.tasks.end(), [&](const Dialect::Named &task) {
-                return turn.task->is_string() && task.name == turn.task->text();
-            });
+            const auto named =
+                std::find_if(dialect_.tasks.begin(), dialect_.tasks.end(), [&](const Dialect::Named &task) {
+                    return turn.task->is_string() && task.name == turn.task->text();
+                });
             if (named == dialect_.tasks.end())
-                fail(turn.source, "unknown task " + shown(turn.task) + "; expected action, query, authority, domain, title or read_url");
+                fail(turn.source, "unknown task " + shown(turn.task) +
+                                      "; expected action, query, authority, domain, title or read_url");
             if (named->name == "action") {
                 markup(dialect_.assistant);
                 markup(think);
@@ -371,45 +390,42 @@ std::vector<JsonValue> place_tools(const Conversation &conversation, bool &inser
         inserted = true;
     }
     if (truthy(messages[0].find("tools")))
-        throw Error(DSV4_E_INVALID, "messages[0]: has tools of its own beside those of the request; give them in one place");
+        throw Error(DSV4_E_INVALID,
+                    "messages[0]: has tools of its own beside those of the request; give them in one place");
     JsonValue tools = JsonValue::make_array();
     for (const JsonValue &tool : conversation.tools()) tools.push_back(tool);
     messages[0].set("tools", std::move(tools));
     return messages;
 }
 
-}  // namespace
+} // namespace
 
 EncodedPrompt encode_prompt(const Conversation &conversation, const Dialect &dialect) {
     const PromptOptions &options = conversation.options;
     const auto known_effort = [&](const Dialect::Named &effort) { return effort.name == options.reasoning_effort; };
-    if (!options.reasoning_effort.empty() && std::none_of(dialect.efforts.begin(), dialect.efforts.end(), known_effort)) {
+    if (!options.reasoning_effort.empty() &&
+        std::none_of(dialect.efforts.begin(), dialect.efforts.end(), known_effort)) {
         std::string names;
         for (const Dialect::Named &effort : dialect.efforts) (names += names.empty() ? "" : ", ") += effort.name;
-        throw Error(DSV4_E_INVALID, "reasoning_effort: the dialect " + std::string(dialect.name) + " has " + names + ", found \"" +
-                                        options.reasoning_effort.substr(0, 40) + '"');
+        throw Error(DSV4_E_INVALID, "reasoning_effort: the dialect " + std::string(dialect.name) + " has " + names +
+                                        ", found \"" + options.reasoning_effort.substr(0, 40) + '"');
     }
 
     bool inserted = false;
     std::vector<JsonValue> placed;
     if (!conversation.tools().empty()) placed = place_tools(conversation, inserted);
     std::vector<Turn> turns;
-    merge_messages(conversation.context(), "context", turns);
+    merge_messages(conversation.context(), "context", false, turns);
     const size_t context_turns = turns.size();
-    merge_messages(conversation.tools().empty() ? conversation.messages() : placed, "messages", turns);
-    if (inserted) {  // the caller's indices do not count the message we made
-        for (size_t i = context_turns; i < turns.size(); ++i) {
-            turns[i].source.index -= turns[i].source.index > 0;
-            for (Block &block : turns[i].blocks) --block.source.index;
-        }
-    }
+    merge_messages(conversation.tools().empty() ? conversation.messages() : placed, "messages", inserted, turns);
     sort_tool_results(turns);
 
-    const bool drop = options.drop_thinking && std::none_of(turns.begin(), turns.end(), [](const Turn &t) { return t.has_tools; });
+    const bool drop =
+        options.drop_thinking && std::none_of(turns.begin(), turns.end(), [](const Turn &t) { return t.has_tools; });
     size_t first = context_turns;
     if (options.thinking && drop) {
-        // The part not written again is as long as the context was when it was encoded by itself, where its own last user
-        // turn decided what stayed; so counts the release.
+        // The part not written again is as long as the context was when it was encoded by itself, where its own last
+        // user turn decided what stayed; so counts the release.
         const std::ptrdiff_t last_in_context = last_user(turns, context_turns), last = last_user(turns, turns.size());
         first = 0;
         for (size_t i = 0; i < context_turns; ++i) first += survives_dropping(turns[i], i, last_in_context);
@@ -425,4 +441,4 @@ EncodedPrompt encode_prompt(const Conversation &conversation, const Dialect &dia
     return std::move(writer.out);
 }
 
-}  // namespace dsv4
+} // namespace dsv4

@@ -1,9 +1,9 @@
 // A conversation -> the exact prompt text the model was trained on.
 #pragma once
-#include <string>
-#include <vector>
 #include "core/text/dialect.hpp"
 #include "core/text/messages.hpp"
+#include <string>
+#include <vector>
 
 namespace dsv4 {
 
@@ -16,9 +16,9 @@ struct EncodedPrompt {
     /// What the model said in one assistant message: from after the header to the end, EOS included.
     struct Answer {
         size_t begin, end;
-        size_t message;  ///< index into Conversation::messages()
-        bool thinking;   ///< the text starts with reasoning and </think>
-        bool eos;        ///< the text ends with EOS
+        size_t message; ///< index into Conversation::messages()
+        bool thinking;  ///< the text starts with reasoning and </think>
+        bool eos;       ///< the text ends with EOS
     };
     std::string text;
     std::vector<Content> contents;
@@ -30,4 +30,4 @@ struct EncodedPrompt {
 /// text, which it wraps in a parameter named "arguments", are taken as the arguments they are.
 EncodedPrompt encode_prompt(const Conversation &conversation, const Dialect &dialect);
 
-}  // namespace dsv4
+} // namespace dsv4

@@ -39,7 +39,8 @@ std::string key_of(const JsonValue &message) {
         const JsonValue *arguments = function ? function->find("arguments") : nullptr;
         if (!arguments) continue;
         JsonValue parsed;
-        if (arguments->is_string() && try_parse_python_json(arguments->text(), parsed)) append_python_json(key, canonical(parsed));
+        if (arguments->is_string() && try_parse_python_json(arguments->text(), parsed))
+            append_python_json(key, canonical(parsed));
         else append_python_json(key, canonical(*arguments));
     }
     return key;
@@ -50,7 +51,7 @@ std::string reasoning_of(const JsonValue &message) {
     return reasoning && reasoning->is_string() ? reasoning->text() : std::string();
 }
 
-}  // namespace
+} // namespace
 
 size_t TurnMemory::Entry::bytes() const {
     // The key is held twice; the rest is a list node and a hash node.
@@ -153,4 +154,4 @@ std::vector<TokenId> encode_tokens(const Conversation &conversation, const Diale
     return out;
 }
 
-}  // namespace dsv4
+} // namespace dsv4

@@ -1,20 +1,20 @@
 // A conversation -> tokens, reusing the very tokens the model sampled for its earlier answers. Text written back by a
 // caller need not tokenize to what was sampled, and each difference would cost the cached prefix from there on.
 #pragma once
+#include "core/text/encoder.hpp"
+#include "core/text/tokenizer.hpp"
 #include <cstddef>
 #include <list>
 #include <string>
 #include <unordered_map>
 #include <vector>
-#include "core/text/encoder.hpp"
-#include "core/text/tokenizer.hpp"
 
 namespace dsv4 {
 
-/// Sampled answers by what callers send back of them: their tool call ids, or their text. Least recently used answers are
-/// forgotten beyond a number of bytes. One call at a time.
+/// Sampled answers by what callers send back of them: their tool call ids, or their text. Least recently used answers
+/// are forgotten beyond a number of bytes. One call at a time.
 class TurnMemory {
-public:
+  public:
     explicit TurnMemory(size_t max_bytes = size_t{16} << 20) : max_bytes_(max_bytes) {}
 
     /// `message`: the assistant message as handed to the caller. `tokens`: all that was sampled after the generation
@@ -29,13 +29,13 @@ public:
     size_t bytes() const { return bytes_; }
     size_t size() const { return entries_.size(); }
 
-private:
+  private:
     struct Entry {
         std::string key, reasoning;
         std::vector<TokenId> tokens;
         size_t bytes() const;
     };
-    using Entries = std::list<Entry>;  // most recently used first
+    using Entries = std::list<Entry>; // most recently used first
     void forget(Entries::iterator entry);
 
     size_t max_bytes_, bytes_ = 0;
@@ -52,4 +52,4 @@ std::vector<ByteRange> untrusted_ranges(const EncodedPrompt &prompt, OriginSet u
 std::vector<TokenId> encode_tokens(const Conversation &conversation, const Dialect &dialect, const Tokenizer &tokenizer,
                                    TurnMemory *memory = nullptr);
 
-}  // namespace dsv4
+} // namespace dsv4

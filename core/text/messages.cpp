@@ -10,7 +10,8 @@ namespace {
 
 JsonValue text_value(std::string_view text, const char *what) {
     const size_t bad = find_invalid_utf8(text);
-    if (bad != text.size()) invalid(std::string(what) + ": expected UTF-8, found another byte at offset " + std::to_string(bad));
+    if (bad != text.size())
+        invalid(std::string(what) + ": expected UTF-8, found another byte at offset " + std::to_string(bad));
     return JsonValue::make_string(std::string(text));
 }
 
@@ -28,7 +29,7 @@ bool read_bool(const JsonValue &request, const char *key, bool otherwise, const 
     return value->boolean();
 }
 
-}  // namespace
+} // namespace
 
 Conversation Conversation::from_request(std::string_view json, const std::string &name,
                                         const PromptOptions &defaults) {
@@ -43,7 +44,8 @@ Conversation Conversation::from_request(const JsonValue &request, const std::str
         made.messages_ = request.items();
         return made;
     }
-    if (!request.is_object()) invalid(name + ": expected an object or an array of messages, found " + request.kind_name());
+    if (!request.is_object())
+        invalid(name + ": expected an object or an array of messages, found " + request.kind_name());
     if (!request.find("messages")) invalid(name + ": expected \"messages\", found none");
     made.messages_ = read_list(request, "messages", name);
     made.context_ = read_list(request, "context", name);
@@ -51,13 +53,15 @@ Conversation Conversation::from_request(const JsonValue &request, const std::str
     const JsonValue *mode = request.find("thinking_mode");
     if (mode && !mode->is_null()) {
         if (!mode->is_string() || (mode->text() != "chat" && mode->text() != "thinking"))
-            invalid(name + ".thinking_mode: expected \"chat\" or \"thinking\", found " + dump_python_json(*mode).substr(0, 60));
+            invalid(name + ".thinking_mode: expected \"chat\" or \"thinking\", found " +
+                    dump_python_json(*mode).substr(0, 60));
         made.options.thinking = mode->text() == "thinking";
     }
     const JsonValue *effort = request.find("reasoning_effort");
     if (effort && !effort->is_null()) {
         if (!effort->is_string() || effort->text().empty())
-            invalid(name + ".reasoning_effort: expected null or a level's name, found " + dump_python_json(*effort).substr(0, 60));
+            invalid(name + ".reasoning_effort: expected null or a level's name, found " +
+                    dump_python_json(*effort).substr(0, 60));
         made.options.reasoning_effort = effort->text();
     }
     made.options.drop_thinking = read_bool(request, "drop_thinking", defaults.drop_thinking, name);
@@ -152,4 +156,4 @@ Conversation &Conversation::set_response_format(std::string_view json) {
     return *this;
 }
 
-}  // namespace dsv4
+} // namespace dsv4

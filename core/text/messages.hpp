@@ -1,10 +1,10 @@
 // A conversation as callers give it: OpenAI-format messages, from JSON or from a builder.
 #pragma once
+#include "core/text/python_json.hpp"
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
-#include "core/text/python_json.hpp"
 
 namespace dsv4 {
 
@@ -15,9 +15,9 @@ enum class Origin : uint8_t {
     user,
     tool_result,
     latest_reminder,
-    assistant,        ///< an earlier answer
-    reasoning,        ///< an earlier answer's thinking
-    tool_call,        ///< names and arguments of earlier calls
+    assistant, ///< an earlier answer
+    reasoning, ///< an earlier answer's thinking
+    tool_call, ///< names and arguments of earlier calls
     tool_schema,
     response_format,
 };
@@ -26,16 +26,16 @@ constexpr OriginSet origin_bit(Origin origin) { return OriginSet{1} << static_ca
 inline constexpr OriginSet every_origin = (OriginSet{1} << 10) - 1;
 
 struct PromptOptions {
-    bool thinking = false;         ///< thinking_mode: "thinking", else "chat"
-    std::string reasoning_effort;  ///< one of the dialect's, or empty
-    bool drop_thinking = true;     ///< forget the reasoning before the last user turn (never when there are tools)
-    bool add_bos = true;           ///< not written after a context either way
-    OriginSet untrusted = 0;       ///< whose text may not contain control tokens: it stays ordinary text
+    bool thinking = false;        ///< thinking_mode: "thinking", else "chat"
+    std::string reasoning_effort; ///< one of the dialect's, or empty
+    bool drop_thinking = true;    ///< forget the reasoning before the last user turn (never when there are tools)
+    bool add_bos = true;          ///< not written after a context either way
+    OriginSet untrusted = 0;      ///< whose text may not contain control tokens: it stays ordinary text
 };
 
 /// Messages stay JSON, so that nothing a caller wrote is lost before the encoder has looked at it.
 class Conversation {
-public:
+  public:
     PromptOptions options;
 
     /// {"messages", "tools"?, "thinking_mode"?, "reasoning_effort"?, "drop_thinking"?, "add_default_bos_token"?,
@@ -64,14 +64,14 @@ public:
     Conversation &set_response_format(std::string_view json);
 
     const std::vector<JsonValue> &messages() const { return messages_; }
-    const std::vector<JsonValue> &context() const { return context_; }  ///< already in the model, not written again
-    const std::vector<JsonValue> &tools() const { return tools_; }      ///< given beside the messages
+    const std::vector<JsonValue> &context() const { return context_; } ///< already in the model, not written again
+    const std::vector<JsonValue> &tools() const { return tools_; }     ///< given beside the messages
 
-private:
+  private:
     JsonValue &last_message(const char *what);
     Conversation &add(const char *role, std::string_view text);
 
     std::vector<JsonValue> messages_, context_, tools_;
 };
 
-}  // namespace dsv4
+} // namespace dsv4

@@ -9,17 +9,18 @@ namespace dsv4 {
 namespace {
 
 // White_Space of Unicode's PropList.txt, and everything else, as the inside of a character class.
-constexpr std::string_view white_space = R"(\x09-\x0d\x20\x85\xa0\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
+constexpr std::string_view white_space =
+    R"(\x09-\x0d\x20\x85\xa0\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
 constexpr std::string_view not_white_space =
     R"(\x00-\x08\x0e-\x1f\x21-\x84\x86-\x9f\xa1-\x{167f}\x{1681}-\x{1fff}\x{200b}-\x{2027}\x{202a}-\x{202e}\x{2030}-\x{205e})"
     R"(\x{2060}-\x{2fff}\x{3001}-\x{10ffff})";
 
 [[noreturn]] void unsupported(std::string_view pattern, size_t at, const std::string &what) {
-    throw Error(DSV4_E_UNSUPPORTED, "split pattern " + std::string(pattern.substr(0, 120)) + ": " + what +
-                                        " at byte " + std::to_string(at) + " is not supported");
+    throw Error(DSV4_E_UNSUPPORTED, "split pattern " + std::string(pattern.substr(0, 120)) + ": " + what + " at byte " +
+                                        std::to_string(at) + " is not supported");
 }
 
-}  // namespace
+} // namespace
 
 std::string translate_pattern(std::string_view pattern) {
     constexpr std::string_view posix_space = "[:space:]";
@@ -42,8 +43,16 @@ std::string translate_pattern(std::string_view pattern) {
                 out.append("\\x{").append(pattern, at + 1, 4) += '}';
                 at += 4;
                 break;
-            case 'H': case 'Q': case 'E': case 'K': case 'R': case 'X': case 'C': case 'G': case 'N': case 'O':
-                unsupported(pattern, at, std::string("\\") + escaped);
+            case 'H':
+            case 'Q':
+            case 'E':
+            case 'K':
+            case 'R':
+            case 'X':
+            case 'C':
+            case 'G':
+            case 'N':
+            case 'O': unsupported(pattern, at, std::string("\\") + escaped);
             default: (out += c) += escaped;
             }
             continue;
@@ -82,7 +91,7 @@ std::string quote_pattern(std::string_view text) {
     for (const char c : text) {
         const auto byte = static_cast<unsigned char>(c);
         const bool word = (byte >= '0' && byte <= '9') || (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z');
-        if (byte < 0x80 && !word) {  // \xHH, since a backslash before some characters would mean something
+        if (byte < 0x80 && !word) { // \xHH, since a backslash before some characters would mean something
             static constexpr char hex[] = "0123456789abcdef";
             ((out += "\\x") += hex[byte >> 4]) += hex[byte & 15];
         } else {
@@ -129,14 +138,15 @@ Pretokenizer::Pretokenizer(const std::vector<std::string> &patterns) {
         // In Ruby syntax ^ and $ stand at every line.
         Stage stage{std::unique_ptr<pcre2_code, Stage::FreeCode>(
                         pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
-                                      PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error, &offset,
-                                      context.get())),
+                                      PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error,
+                                      &offset, context.get())),
                     false};
         if (!stage.code) {
             PCRE2_UCHAR reason[160];
             pcre2_get_error_message(error, reason, sizeof reason);
             throw Error(DSV4_E_MODEL, "split pattern " + given.substr(0, 120) + ": " +
-                                          reinterpret_cast<const char *>(reason) + " at byte " + std::to_string(offset));
+                                          reinterpret_cast<const char *>(reason) + " at byte " +
+                                          std::to_string(offset));
         }
         // Without executable memory (hardened systems) the interpreter gives the same pieces, slower.
         stage.jit = pcre2_jit_compile(stage.code.get(), PCRE2_JIT_COMPLETE) == 0;
@@ -154,12 +164,12 @@ void Pretokenizer::split_stage(size_t stage, std::string_view text, Scratch &scr
     pcre2_match_data *match = scratch.impl_->match;
     const PCRE2_SIZE *range = pcre2_get_ovector_pointer(match);
     const auto *subject = reinterpret_cast<PCRE2_SPTR>(text.data());
-    size_t done = 0;   // everything before it has been handed on
-    size_t start = 0;  // where to look; past `done` only after an empty match
+    size_t done = 0;  // everything before it has been handed on
+    size_t start = 0; // where to look; past `done` only after an empty match
     while (start < text.size()) {
         int found = PCRE2_ERROR_JIT_STACKLIMIT;
         if (stages_[stage].jit) found = pcre2_jit_match(code, subject, text.size(), start, 0, match, nullptr);
-        if (found == PCRE2_ERROR_JIT_STACKLIMIT)  // the interpreter keeps its state on the heap
+        if (found == PCRE2_ERROR_JIT_STACKLIMIT) // the interpreter keeps its state on the heap
             found = pcre2_match(code, subject, text.size(), start, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, match, nullptr);
         if (found == PCRE2_ERROR_NOMATCH) break;
         if (found < 0)
@@ -167,7 +177,7 @@ void Pretokenizer::split_stage(size_t stage, std::string_view text, Scratch &scr
                                             std::to_string(start) + " of a piece of " + std::to_string(text.size()) +
                                             " bytes (PCRE2 error " + std::to_string(found) + ")");
         const size_t begin = range[0], end = range[1];
-        if (end <= begin) {  // an empty match cuts nothing
+        if (end <= begin) { // an empty match cuts nothing
             start = begin < text.size() ? begin + utf8_length(text, begin) : text.size();
             continue;
         }
@@ -178,4 +188,4 @@ void Pretokenizer::split_stage(size_t stage, std::string_view text, Scratch &scr
     if (done < text.size()) split_stage(stage + 1, text.substr(done), scratch, sink);
 }
 
-}  // namespace dsv4
+} // namespace dsv4

@@ -9,17 +9,17 @@ namespace dsv4 {
 
 /// Receives the pieces in order; together they are the text.
 class PieceSink {
-public:
+  public:
     virtual void piece(std::string_view bytes) = 0;
 
-protected:
+  protected:
     ~PieceSink() = default;
 };
 
-/// An ordered list of "isolated" splits: each stage cuts every piece of the stage before into matches of its pattern and
-/// the text between them. Immutable; concurrent calls of split() are fine.
+/// An ordered list of "isolated" splits: each stage cuts every piece of the stage before into matches of its pattern
+/// and the text between them. Immutable; concurrent calls of split() are fine.
 class Pretokenizer {
-public:
+  public:
     /// Patterns are in the dialect of tokenizer.json files (Oniguruma, Ruby syntax). Throws Error(DSV4_E_MODEL) naming
     /// the pattern that does not compile.
     explicit Pretokenizer(const std::vector<std::string> &patterns);
@@ -29,13 +29,13 @@ public:
 
     /// The working memory of one thread's calls.
     class Scratch {
-    public:
+      public:
         Scratch();
         ~Scratch();
         Scratch(const Scratch &) = delete;
         Scratch &operator=(const Scratch &) = delete;
 
-    private:
+      private:
         friend class Pretokenizer;
         struct Impl;
         std::unique_ptr<Impl> impl_;
@@ -44,7 +44,7 @@ public:
     /// `text` must be valid UTF-8.
     void split(std::string_view text, Scratch &scratch, PieceSink &sink) const;
 
-private:
+  private:
     struct Stage;
     void split_stage(size_t stage, std::string_view text, Scratch &scratch, PieceSink &sink) const;
 
@@ -58,4 +58,4 @@ std::string translate_pattern(std::string_view oniguruma);
 /// A pattern that matches `text` itself.
 std::string quote_pattern(std::string_view text);
 
-}  // namespace dsv4
+} // namespace dsv4

@@ -1,11 +1,11 @@
 #include "core/text/python_json.hpp"
+#include "core/error.hpp"
+#include "core/text/byte_level.hpp"
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
 #include <functional>
 #include <limits>
-#include "core/error.hpp"
-#include "core/text/byte_level.hpp"
 
 namespace dsv4 {
 
@@ -102,7 +102,7 @@ namespace {
 
 /// Where a key already is, for objects too large to search: a vocabulary has 128,000 members.
 class KeyIndex {
-public:
+  public:
     /// Returns the place of an equal key, or keys.size() after noting that `key` is about to be put there.
     size_t find_or_note(const std::vector<std::string> &keys, std::string_view key) {
         if (keys.size() < small) {
@@ -117,7 +117,7 @@ public:
         return keys.size();
     }
 
-private:
+  private:
     static constexpr size_t small = 16;
 
     uint32_t &probe(const std::vector<std::string> &keys, std::string_view key) {
@@ -131,7 +131,7 @@ private:
         for (size_t i = 0; i < keys.size(); ++i) probe(keys, keys[i]) = static_cast<uint32_t>(i + 1);
     }
 
-    std::vector<uint32_t> slots_;  // place + 1; 0 is free
+    std::vector<uint32_t> slots_; // place + 1; 0 is free
 };
 
 struct JsonFault {
@@ -139,11 +139,11 @@ struct JsonFault {
     const char *expected;
 };
 
-}  // namespace
+} // namespace
 
 /// Recursive descent, at most json_max_depth deep; throws JsonFault, which never leaves this file.
 class JsonReader {
-public:
+  public:
     explicit JsonReader(std::string_view text) : text_(text) {}
 
     JsonValue read_document() {
@@ -157,7 +157,7 @@ public:
         return value;
     }
 
-private:
+  private:
     char peek() const { return at_ < text_.size() ? text_[at_] : '\0'; }
     [[noreturn]] void fail(const char *expected) const { throw JsonFault{at_, expected}; }
 
@@ -179,9 +179,7 @@ private:
         switch (peek()) {
         case '{': return read_object(out, depth + 1);
         case '[': return read_array(out, depth + 1);
-        case '"':
-            out.kind_ = JsonValue::Kind::string;
-            return read_string(out.text_);
+        case '"': out.kind_ = JsonValue::Kind::string; return read_string(out.text_);
         default: break;
         }
         if (take("null")) return;
@@ -455,7 +453,7 @@ void append_string(std::string &out, const std::string &text) {
     out += '"';
 }
 
-}  // namespace
+} // namespace
 
 void append_python_json(std::string &out, const JsonValue &value) {
     switch (value.kind()) {
@@ -491,4 +489,4 @@ std::string dump_python_json(const JsonValue &value) {
     return out;
 }
 
-}  // namespace dsv4
+} // namespace dsv4

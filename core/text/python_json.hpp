@@ -12,7 +12,7 @@ namespace dsv4 {
 
 /// One JSON value. Objects keep insertion order; a duplicate key keeps its first place and takes the last value.
 class JsonValue {
-public:
+  public:
     enum class Kind : uint8_t { null, boolean, integer, real, string, array, object };
 
     JsonValue() = default;
@@ -41,8 +41,8 @@ public:
     bool to_int64(int64_t &out) const;
 
     size_t size() const { return items_.size(); }
-    const std::vector<JsonValue> &items() const { return items_; }  ///< of an array, or an object's values
-    const std::vector<std::string> &keys() const { return keys_; }  ///< of an object, beside items()
+    const std::vector<JsonValue> &items() const { return items_; } ///< of an array, or an object's values
+    const std::vector<std::string> &keys() const { return keys_; } ///< of an object, beside items()
     /// An object's member, or null when it is absent or this is no object.
     const JsonValue *find(std::string_view key) const;
 
@@ -52,7 +52,7 @@ public:
     /// Appends a member whose key is known to be new: set() searches, which is slow for large objects.
     void append_unchecked(std::string key, JsonValue value);
 
-private:
+  private:
     friend class JsonReader;
     Kind kind_ = Kind::null;
     bool flag_ = false;
@@ -64,8 +64,9 @@ private:
 /// Arrays and objects inside each other; Python's own parser gives up near here too.
 inline constexpr size_t json_max_depth = 1000;
 
-/// json.loads: RFC 8259 plus NaN, Infinity and -Infinity. Text must be UTF-8; a \u escape of half a surrogate pair, which
-/// has no UTF-8 form, becomes U+FFFD. Throws Error(DSV4_E_INVALID) with `name`, what was expected and the byte offset.
+/// json.loads: RFC 8259 plus NaN, Infinity and -Infinity. Text must be UTF-8; a \u escape of half a surrogate pair,
+/// which has no UTF-8 form, becomes U+FFFD. Throws Error(DSV4_E_INVALID) with `name`, what was expected and the byte
+/// offset.
 JsonValue parse_python_json(std::string_view text, const std::string &name);
 
 /// The same verdict without the exception: false where json.loads would raise.
@@ -78,4 +79,4 @@ void append_python_json(std::string &out, const JsonValue &value);
 /// repr(float(text)) of a JSON number's text: 100.0, 1e-07, inf as Infinity.
 std::string python_float_repr(std::string_view number_text);
 
-}  // namespace dsv4
+} // namespace dsv4

@@ -33,4 +33,4 @@ void StreamDecoder::finish(std::string &out) {
     pending_.clear();
 }
 
-}  // namespace dsv4
+} // namespace dsv4

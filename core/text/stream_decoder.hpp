@@ -8,7 +8,7 @@ namespace dsv4 {
 /// A token may end inside a code point. The unfinished bytes wait for the next token; bytes that can no longer become a
 /// code point turn into U+FFFD (one for each ill-formed part, as Unicode recommends). All that comes out is UTF-8.
 class StreamDecoder {
-public:
+  public:
     /// Appends what has become whole to `out`.
     void push(std::string_view bytes, std::string &out);
     /// The end of the text: waiting bytes become U+FFFD. The decoder can then be used anew.
@@ -16,8 +16,8 @@ public:
     /// Bytes held back: at most 3.
     size_t pending() const { return pending_.size(); }
 
-private:
+  private:
     std::string pending_;
 };
 
-}  // namespace dsv4
+} // namespace dsv4

@@ -1,18 +1,19 @@
 #include "core/text/tokenizer.hpp"
-#include <limits>
 #include "core/error.hpp"
 #include "core/text/byte_level.hpp"
+#include <limits>
 
 namespace dsv4 {
 
 /// One encode call: its scratch memory and where its tokens go.
 class Tokenizer::Encoder final : public PieceSink {
-public:
+  public:
     Encoder(const Tokenizer &tokenizer, std::string_view text, std::span<const ByteRange> untrusted,
             std::vector<TokenId> &out)
         : tokenizer_(tokenizer), text_(text), untrusted_(untrusted), out_(out) {}
 
-    /// Looks for the added tokens of `matchers_[phase]` in text[begin, end) and hands what is between to the next phase.
+    /// Looks for the added tokens of `matchers_[phase]` in text[begin, end) and hands what is between to the next
+    /// phase.
     void encode(size_t phase, size_t begin, size_t end) {
         if (begin == end) return;
         if (phase == std::size(tokenizer_.matchers_))
@@ -34,7 +35,7 @@ public:
         else tokenizer_.merges_.encode(bytes, merge_scratch_, out_);
     }
 
-private:
+  private:
     const Tokenizer &tokenizer_;
     std::string_view text_;
     std::span<const ByteRange> untrusted_;
@@ -46,7 +47,8 @@ private:
 void Tokenizer::encode_append(std::string_view text, std::span<const ByteRange> untrusted,
                               std::vector<TokenId> &out) const {
     if (text.size() > static_cast<size_t>(std::numeric_limits<int32_t>::max()))
-        throw Error(DSV4_E_INVALID, "text to encode: expected at most 2147483647 bytes, got " + std::to_string(text.size()));
+        throw Error(DSV4_E_INVALID,
+                    "text to encode: expected at most 2147483647 bytes, got " + std::to_string(text.size()));
     const size_t bad = find_invalid_utf8(text);
     if (bad != text.size())
         throw Error(DSV4_E_INVALID, "text to encode: expected UTF-8, found byte " +
@@ -106,4 +108,4 @@ TokenId Tokenizer::find_token(std::string_view bytes) const {
     return -1;
 }
 
-}  // namespace dsv4
+} // namespace dsv4

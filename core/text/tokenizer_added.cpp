@@ -32,13 +32,14 @@ void AddedTokenMatcher::add(std::string_view text, TokenId id) {
 AddedTokenMatcher::Match AddedTokenMatcher::find(std::string_view text, size_t from, size_t to,
                                                  std::span<const ByteRange> forbidden) const {
     // The first forbidden range that ends after `from`; it moves on with the scan.
-    size_t range = static_cast<size_t>(std::partition_point(forbidden.begin(), forbidden.end(),
-                                                            [&](const ByteRange &r) { return r.end <= from; }) -
-                                       forbidden.begin());
+    size_t range = static_cast<size_t>(
+        std::partition_point(forbidden.begin(), forbidden.end(), [&](const ByteRange &r) { return r.end <= from; }) -
+        forbidden.begin());
     for (size_t at = from; at < to; ++at) {
         int32_t node = roots_[static_cast<uint8_t>(text[at])];
         if (node < 0) continue;
-        while (range < forbidden.size() && (forbidden[range].end <= at || forbidden[range].begin == forbidden[range].end))
+        while (range < forbidden.size() &&
+               (forbidden[range].end <= at || forbidden[range].begin == forbidden[range].end))
             ++range;
         size_t limit = to;
         if (range < forbidden.size()) {
@@ -59,4 +60,4 @@ AddedTokenMatcher::Match AddedTokenMatcher::find(std::string_view text, size_t f
     return {};
 }
 
-}  // namespace dsv4
+} // namespace dsv4

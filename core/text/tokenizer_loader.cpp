@@ -1,10 +1,10 @@
 // tokenizer.json -> Tokenizer. Whatever the file asks for is either done or refused.
-#include <optional>
-#include <unordered_map>
 #include "core/error.hpp"
 #include "core/text/byte_level.hpp"
 #include "core/text/python_json.hpp"
 #include "core/text/tokenizer.hpp"
+#include <optional>
+#include <unordered_map>
 
 namespace dsv4 {
 
@@ -22,10 +22,10 @@ std::string quoted(std::string_view text) {
     return '"' + std::string(text.substr(0, 80)) + (text.size() > 80 ? "...\"" : "\"");
 }
 
-}  // namespace
+} // namespace
 
 class TokenizerLoader {
-public:
+  public:
     TokenizerLoader(std::string_view json, const std::string &name) : name_(name) {
         if (json.size() > max_file_bytes)
             fail("expected at most " + std::to_string(max_file_bytes) + " bytes, found " + std::to_string(json.size()));
@@ -47,11 +47,12 @@ public:
         return build();
     }
 
-private:
+  private:
     [[noreturn]] void fail(const std::string &what) const { throw Error(DSV4_E_MODEL, name_ + ": " + what); }
     [[noreturn]] void refuse(const std::string &what) const { throw Error(DSV4_E_UNSUPPORTED, name_ + ": " + what); }
 
-    const JsonValue &need(const JsonValue &object, const char *key, JsonValue::Kind kind, const std::string &where) const {
+    const JsonValue &need(const JsonValue &object, const char *key, JsonValue::Kind kind,
+                          const std::string &where) const {
         const JsonValue *value = object.find(key);
         if (!value) fail(where + " has no \"" + key + '"');
         if (value->kind() != kind) fail(where + '.' + key + ": unexpected " + value->kind_name());
@@ -72,7 +73,8 @@ private:
         int64_t id = -1;
         const auto limit = static_cast<int64_t>((size_t{1} << 20) + 8 * entries);
         if (!value.to_int64(id) || id < 0 || id >= limit)
-            fail(where + ": expected an id from 0 to " + std::to_string(limit - 1) + ", found " + dump_python_json(value).substr(0, 40));
+            fail(where + ": expected an id from 0 to " + std::to_string(limit - 1) + ", found " +
+                 dump_python_json(value).substr(0, 40));
         return static_cast<TokenId>(id);
     }
 
@@ -81,7 +83,8 @@ private:
         if (!normalizer || normalizer->is_null()) return;
         const JsonValue *list = normalizer->find("normalizers");
         if (type_of(*normalizer) == "Sequence" && list && list->is_array() && list->size() == 0) return;
-        refuse("normalizer " + quoted(type_of(*normalizer)) + " is not supported: text would not survive decode(encode())");
+        refuse("normalizer " + quoted(type_of(*normalizer)) +
+               " is not supported: text would not survive decode(encode())");
     }
 
     void refuse_other_decoders() const {
@@ -101,7 +104,8 @@ private:
 
     void read_vocabulary() {
         const std::string type = type_of(model());
-        if (type != "BPE" && !(type.empty() && model().find("merges"))) refuse("expected a model of type \"BPE\", found " + quoted(type));
+        if (type != "BPE" && !(type.empty() && model().find("merges")))
+            refuse("expected a model of type \"BPE\", found " + quoted(type));
         for (const char *key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
             const JsonValue *affix = model().find(key);
             if (affix && affix->truthy()) refuse(std::string("model.") + key + " is not supported");
@@ -123,7 +127,8 @@ private:
         }
         for (size_t byte = 0; byte < 256; ++byte) {
             const auto found = ids_.find(spelling_from_bytes(std::string(1, static_cast<char>(byte))));
-            if (found == ids_.end()) fail("model.vocab has no token for byte " + std::to_string(byte) + ": not a byte-level vocabulary");
+            if (found == ids_.end())
+                fail("model.vocab has no token for byte " + std::to_string(byte) + ": not a byte-level vocabulary");
             byte_ids_[byte] = found->second;
         }
     }
@@ -137,7 +142,8 @@ private:
             const std::string where = "added_tokens[" + std::to_string(i) + ']';
             if (!entry.is_object()) fail(where + ": expected an object, found " + entry.kind_name());
             const std::string &content = need(entry, "content", JsonValue::Kind::string, where).text();
-            const TokenId id = read_id(need(entry, "id", JsonValue::Kind::integer, where), where, added->size() + tokens_.size());
+            const TokenId id =
+                read_id(need(entry, "id", JsonValue::Kind::integer, where), where, added->size() + tokens_.size());
             if (content.empty()) fail(where + ": expected a text, found an empty one");
             for (const char *key : {"single_word", "lstrip", "rstrip"})
                 if (flag(entry, key, false)) refuse(where + ' ' + quoted(content) + ": " + key + " is not supported");
@@ -163,11 +169,14 @@ private:
         }
     }
 
-    bool is_added(TokenId id) const { return static_cast<size_t>(id) < flags_.size() && flags_[static_cast<size_t>(id)] != 0; }
+    bool is_added(TokenId id) const {
+        return static_cast<size_t>(id) < flags_.size() && flags_[static_cast<size_t>(id)] != 0;
+    }
 
     TokenId merge_part(std::string_view spelling, size_t rank) const {
         const auto found = ids_.find(std::string(spelling));
-        if (found == ids_.end()) fail("model.merges[" + std::to_string(rank) + "]: " + quoted(spelling) + " is not in model.vocab");
+        if (found == ids_.end())
+            fail("model.merges[" + std::to_string(rank) + "]: " + quoted(spelling) + " is not in model.vocab");
         return found->second;
     }
 
@@ -183,20 +192,26 @@ private:
                 const size_t space = both.find(' ');
                 well_formed = space != std::string_view::npos && both.find(' ', space + 1) == std::string_view::npos;
                 if (well_formed) left = both.substr(0, space), right = both.substr(space + 1);
-            } else if (entry.is_array() && entry.size() == 2 && entry.items()[0].is_string() && entry.items()[1].is_string()) {
+            } else if (entry.is_array() && entry.size() == 2 && entry.items()[0].is_string() &&
+                       entry.items()[1].is_string()) {
                 left = entry.items()[0].text(), right = entry.items()[1].text();
                 well_formed = true;
             }
             if (!well_formed || left.empty() || right.empty())
-                fail("model.merges[" + std::to_string(rank) + "]: expected two tokens, found " + quoted(dump_python_json(entry)));
+                fail("model.merges[" + std::to_string(rank) + "]: expected two tokens, found " +
+                     quoted(dump_python_json(entry)));
             const Merge merge{merge_part(left, rank), merge_part(right, rank),
                               merge_part(std::string(left) += right, rank)};
             // Promise of encode_ordinary: no text can spell a control token.
-            if (is_added(merge.result)) refuse("model.merges[" + std::to_string(rank) + "]: makes the added token " + quoted(*tokens_[static_cast<size_t>(merge.result)]));
+            if (is_added(merge.result))
+                refuse("model.merges[" + std::to_string(rank) + "]: makes the added token " +
+                       quoted(*tokens_[static_cast<size_t>(merge.result)]));
             merges_.push_back(merge);
         }
         for (const TokenId id : byte_ids_)
-            if (is_added(id)) refuse("the added token " + quoted(*tokens_[static_cast<size_t>(id)]) + " is also the token of a single byte");
+            if (is_added(id))
+                refuse("the added token " + quoted(*tokens_[static_cast<size_t>(id)]) +
+                       " is also the token of a single byte");
     }
 
     void read_pretokenizer() {
@@ -209,7 +224,9 @@ private:
             read_pretokenizer_part(pre, "pre_tokenizer");
         }
         if (!bytes_mapped_) refuse("pre_tokenizer: expected \"ByteLevel\" at its end");
-        if (patterns_.size() > max_stages) refuse("pre_tokenizer: expected at most " + std::to_string(max_stages) + " splits, found " + std::to_string(patterns_.size()));
+        if (patterns_.size() > max_stages)
+            refuse("pre_tokenizer: expected at most " + std::to_string(max_stages) + " splits, found " +
+                   std::to_string(patterns_.size()));
     }
 
     void read_pretokenizer_part(const JsonValue &part, const std::string &where) {
@@ -217,7 +234,8 @@ private:
         // After the bytes have been respelled, a pattern would see the respelling.
         if (bytes_mapped_) refuse(where + ": " + quoted(type) + " after \"ByteLevel\" is not supported");
         if (type == "ByteLevel") {
-            if (flag(part, "add_prefix_space", true)) refuse(where + ".add_prefix_space is not supported: text would not survive decode(encode())");
+            if (flag(part, "add_prefix_space", true))
+                refuse(where + ".add_prefix_space is not supported: text would not survive decode(encode())");
             if (flag(part, "use_regex", true)) patterns_.emplace_back(byte_level_pattern);
             bytes_mapped_ = true;
             return;
@@ -226,8 +244,11 @@ private:
         const std::string behavior = need(part, "behavior", JsonValue::Kind::string, where).text();
         if (behavior != "Isolated") refuse(where + ".behavior: expected \"Isolated\", found " + quoted(behavior));
         const JsonValue &pattern = need(part, "pattern", JsonValue::Kind::object, where);
-        if (pattern.find("Regex")) patterns_.push_back(need(pattern, "Regex", JsonValue::Kind::string, where + ".pattern").text());
-        else patterns_.push_back(quote_pattern(need(pattern, "String", JsonValue::Kind::string, where + ".pattern").text()));
+        if (pattern.find("Regex"))
+            patterns_.push_back(need(pattern, "Regex", JsonValue::Kind::string, where + ".pattern").text());
+        else
+            patterns_.push_back(
+                quote_pattern(need(pattern, "String", JsonValue::Kind::string, where + ".pattern").text()));
     }
 
     Tokenizer build() {
@@ -260,9 +281,9 @@ private:
 
     std::string name_;
     JsonValue root_;
-    std::vector<std::optional<std::string>> tokens_;  // [id], bytes
-    std::vector<uint8_t> flags_;                      // [id]
-    std::unordered_map<std::string, TokenId> ids_;    // of model.vocab, by spelling
+    std::vector<std::optional<std::string>> tokens_; // [id], bytes
+    std::vector<uint8_t> flags_;                     // [id]
+    std::unordered_map<std::string, TokenId> ids_;   // of model.vocab, by spelling
     std::array<TokenId, 256> byte_ids_{};
     std::vector<Merge> merges_;
     AddedTokenMatcher matchers_[2];
@@ -274,4 +295,4 @@ Tokenizer Tokenizer::from_json(std::string_view json, const std::string &name) {
     return TokenizerLoader(json, name).load();
 }
 
-}  // namespace dsv4
+} // namespace dsv4

@@ -1,8 +1,10 @@
 #include "core/text/tokenizer_merge.hpp"
+#include "core/text/byte_level.hpp"
 #include <algorithm>
 #include <bit>
 #include <cstring>
 #include <functional>
+#include <string>
 
 namespace dsv4 {
 
@@ -20,6 +22,48 @@ MergeTable::MergeTable(std::vector<Merge> merges, const std::array<TokenId, 256>
     byte_ranks_.resize(256 * 256);
     for (size_t pair = 0; pair < byte_ranks_.size(); ++pair)
         byte_ranks_[pair] = rank(byte_ids_[pair >> 8], byte_ids_[pair & 255]);
+    find_safe_characters(merges);
+}
+
+void MergeTable::find_safe_characters(const std::vector<Merge> &merges) {
+    // Most text that is not ASCII spends most of its merges on joining the bytes of characters. A character can be
+    // taken as joined from the start if that is what happens in every context:
+    // - at each step of joining its bytes, of rank r, no merge of rank <= r takes its first part to the left or its
+    // last
+    //   part to the right, so that nothing crosses its border before it is whole;
+    // - no merge of the whole character has a rank below those steps, so that having it early changes no other choice.
+    TokenId last = *std::max_element(byte_ids_.begin(), byte_ids_.end());
+    for (const Merge &merge : merges) last = std::max({last, merge.left, merge.right, merge.result});
+    std::vector<int32_t> as_left(static_cast<size_t>(last) + 1, none), as_right = as_left; // lowest ranks, [id]
+    for (size_t at = merges.size(); at-- > 0;) {
+        as_left[static_cast<size_t>(merges[at].left)] = static_cast<int32_t>(at);
+        as_right[static_cast<size_t>(merges[at].right)] = static_cast<int32_t>(at);
+    }
+    const auto lowest = [](const std::vector<int32_t> &ranks, TokenId id) { return ranks[static_cast<size_t>(id)]; };
+    safe_.assign(0x10000, -1);
+    for (uint32_t code = 0x80; code < 0x10000; ++code) {
+        if (code >= 0xD800 && code < 0xE000) continue;
+        std::string bytes;
+        append_utf8(bytes, code);
+        TokenId parts[3];
+        size_t n = 0;
+        for (const char c : bytes) parts[n++] = byte_ids_[static_cast<uint8_t>(c)];
+        int32_t highest = -1;
+        bool safe = true;
+        while (n > 1 && safe) {
+            size_t at = 0;
+            int32_t best = rank(parts[0], parts[1]);
+            if (n == 3 && rank(parts[1], parts[2]) < best) best = rank(parts[1], parts[2]), at = 1;
+            safe = best != none && lowest(as_right, parts[0]) > best && lowest(as_left, parts[n - 1]) > best;
+            if (!safe) break;
+            highest = std::max(highest, best);
+            parts[at] = results_[static_cast<size_t>(best)];
+            for (size_t i = at + 1; i + 1 < n; ++i) parts[i] = parts[i + 1];
+            --n;
+        }
+        safe = safe && lowest(as_left, parts[0]) > highest && lowest(as_right, parts[0]) > highest;
+        if (safe) safe_[code] = parts[0];
+    }
 }
 
 uint32_t MergeTable::hash(TokenId left, TokenId right) {
@@ -36,27 +80,54 @@ int32_t MergeTable::rank(TokenId left, TokenId right) const {
 }
 
 void MergeTable::encode(std::string_view piece, Scratch &scratch, std::vector<TokenId> &out) const {
-    if (piece.size() < 2) {
-        for (const char c : piece) out.push_back(byte_ids_[static_cast<uint8_t>(c)]);
-    } else if (piece.size() <= 64) {
-        encode_short(piece, scratch, out);
-    } else {
-        encode_long(piece, scratch, out);
-    }
+    if (piece.empty()) return;
+    size_t n = start(piece, scratch);
+    n = n <= 64 ? merge_short(n, scratch) : merge_long(n, scratch);
+    out.insert(out.end(), scratch.ids.begin(), scratch.ids.begin() + static_cast<std::ptrdiff_t>(n));
 }
 
-void MergeTable::encode_short(std::string_view piece, Scratch &scratch, std::vector<TokenId> &out) const {
+/// Writes the first symbols to scratch.ids and the ranks of the pairs (i, i + 1) to scratch.ranks, the last being
+/// `none`.
+size_t MergeTable::start(std::string_view piece, Scratch &scratch) const {
     const auto byte = [&](size_t i) { return static_cast<uint8_t>(piece[i]); };
-    size_t n = piece.size();
-    scratch.ids.resize(n);
-    scratch.ranks.resize(n);  // ranks[i]: of the pair (i, i + 1); the last is `none`
-    int32_t *ids = scratch.ids.data(), *ranks = scratch.ranks.data();
-    for (size_t i = 0; i < n; ++i) {
-        ids[i] = byte_ids_[byte(i)];
-        ranks[i] = i + 1 < n ? byte_ranks_[size_t{byte(i)} << 8 | byte(i + 1)] : none;
+    const auto continues = [&](size_t i) { return i < piece.size() && (byte(i) & 0xC0) == 0x80; };
+    if (scratch.ids.size() < piece.size()) {
+        scratch.ids.resize(piece.size());
+        scratch.ranks.resize(piece.size());
     }
+    int32_t *ids = scratch.ids.data(), *ranks = scratch.ranks.data();
+    size_t n = 0;
+    bool single_before = false; // the symbol before is the byte before, so that the table of byte pairs applies
+    for (size_t at = 0; at < piece.size();) {
+        const uint8_t lead = byte(at);
+        size_t length = 1;
+        TokenId id = byte_ids_[lead];
+        if (lead >= 0xC2 && lead < 0xF0 && continues(at + 1) && (lead < 0xE0 || continues(at + 2))) {
+            const uint32_t code = lead < 0xE0
+                                      ? (lead & 0x1Fu) << 6 | (byte(at + 1) & 0x3Fu)
+                                      : (lead & 0xFu) << 12 | (byte(at + 1) & 0x3Fu) << 6 | (byte(at + 2) & 0x3Fu);
+            // An overlong form is another sequence of bytes than the character it seems to spell.
+            const bool shortest = lead < 0xE0 || code >= 0x800;
+            if (shortest && safe_[code] >= 0) {
+                id = safe_[code];
+                length = lead < 0xE0 ? 2 : 3;
+            }
+        }
+        if (n > 0)
+            ranks[n - 1] =
+                single_before && length == 1 ? byte_ranks_[size_t{byte(at - 1)} << 8 | lead] : rank(ids[n - 1], id);
+        single_before = length == 1;
+        ids[n++] = id;
+        at += length;
+    }
+    ranks[n - 1] = none;
+    return n;
+}
+
+size_t MergeTable::merge_short(size_t n, Scratch &scratch) const {
+    int32_t *ids = scratch.ids.data(), *ranks = scratch.ranks.data();
     while (n > 1) {
-        int32_t best = none;  // a plain minimum first: the compiler makes it a handful of vector instructions
+        int32_t best = none; // a plain minimum first: the compiler makes it a handful of vector instructions
         for (size_t i = 0; i + 1 < n; ++i) best = std::min(best, ranks[i]);
         if (best == none) break;
         size_t at = 0;
@@ -68,23 +139,19 @@ void MergeTable::encode_short(std::string_view piece, Scratch &scratch, std::vec
         if (at > 0) ranks[at - 1] = rank(ids[at - 1], ids[at]);
         if (at + 1 < n) ranks[at] = rank(ids[at], ids[at + 1]);
     }
-    out.insert(out.end(), ids, ids + n);
+    return n;
 }
 
-void MergeTable::encode_long(std::string_view piece, Scratch &scratch, std::vector<TokenId> &out) const {
-    // A doubly linked list of symbols and a heap of candidate pairs, ordered by (rank, position). An entry is stale when
-    // the pair at its position has another rank by now; ranks of one position's pairs never repeat.
-    const size_t n = piece.size();
+size_t MergeTable::merge_long(size_t n, Scratch &scratch) const {
+    // A doubly linked list of symbols and a heap of candidate pairs, ordered by (rank, position). An entry is stale
+    // when the pair at its position has another rank by now.
     auto &ids = scratch.ids, &ranks = scratch.ranks, &previous = scratch.previous, &next = scratch.next;
     auto &queue = scratch.queue;
-    ids.resize(n), ranks.resize(n), previous.resize(n), next.resize(n), queue.clear();
+    previous.resize(n), next.resize(n), queue.clear();
     const auto entry = [](int32_t rank, size_t at) { return static_cast<uint64_t>(rank) << 32 | at; };
-    const auto byte = [&](size_t i) { return static_cast<uint8_t>(piece[i]); };
     for (size_t i = 0; i < n; ++i) {
-        ids[i] = byte_ids_[byte(i)];
         previous[i] = static_cast<int32_t>(i) - 1;
         next[i] = i + 1 < n ? static_cast<int32_t>(i + 1) : -1;
-        ranks[i] = i + 1 < n ? byte_ranks_[size_t{byte(i)} << 8 | byte(i + 1)] : none;
         if (ranks[i] != none) queue.push_back(entry(ranks[i], i));
     }
     std::make_heap(queue.begin(), queue.end(), std::greater<>());
@@ -109,7 +176,9 @@ void MergeTable::encode_long(std::string_view piece, Scratch &scratch, std::vect
         refresh(static_cast<int32_t>(at));
         if (previous[at] >= 0) refresh(previous[at]);
     }
-    for (int32_t at = 0; at >= 0; at = next[static_cast<size_t>(at)]) out.push_back(ids[static_cast<size_t>(at)]);
+    size_t kept = 0;
+    for (int32_t at = 0; at >= 0; at = next[static_cast<size_t>(at)]) ids[kept++] = ids[static_cast<size_t>(at)];
+    return kept;
 }
 
-}  // namespace dsv4
+} // namespace dsv4

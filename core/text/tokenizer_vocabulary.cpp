@@ -23,7 +23,7 @@ uint64_t hash_bytes(std::string_view bytes) {
         std::memcpy(&word, at, 8);
         mix(word);
     }
-    if (left >= 4) {  // two overlapping halves
+    if (left >= 4) { // two overlapping halves
         uint32_t low, high;
         std::memcpy(&low, at, 4);
         std::memcpy(&high, at + left - 4, 4);
@@ -35,7 +35,7 @@ uint64_t hash_bytes(std::string_view bytes) {
     return h;
 }
 
-}  // namespace
+} // namespace
 
 void Vocabulary::build(const std::vector<std::optional<std::string>> &tokens) {
     size_t total = 0;
@@ -81,4 +81,4 @@ TokenId Vocabulary::find(std::string_view wanted) const {
     return -1;
 }
 
-}  // namespace dsv4
+} // namespace dsv4

@@ -1,22 +1,24 @@
 // Token id <-> bytes.
 #pragma once
+#include "core/text/tokenizer_merge.hpp"
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
-#include "core/text/tokenizer_merge.hpp"
 
 namespace dsv4 {
 
 /// Ids 0..size()-1, some of which may be unused. Immutable once built.
 class Vocabulary {
-public:
+  public:
     /// tokens[id] are the bytes of that token; unused ids are nullopt.
     void build(const std::vector<std::optional<std::string>> &tokens);
 
     size_t size() const { return starts_.empty() ? 0 : starts_.size() - 1; }
-    bool used(TokenId id) const { return id >= 0 && static_cast<size_t>(id) < size() && used_[static_cast<size_t>(id)]; }
+    bool used(TokenId id) const {
+        return id >= 0 && static_cast<size_t>(id) < size() && used_[static_cast<size_t>(id)];
+    }
     /// The bytes of a used id.
     std::string_view bytes(TokenId id) const {
         const auto i = static_cast<size_t>(id);
@@ -29,7 +31,7 @@ public:
     /// The indexed token that is exactly these bytes, or -1.
     TokenId find(std::string_view bytes) const;
 
-private:
+  private:
     struct Slot {
         uint32_t tag = 0;
         TokenId id = -1;
@@ -41,4 +43,4 @@ private:
     size_t indexed_ = 0;
 };
 
-}  // namespace dsv4
+} // namespace dsv4

@@ -80,7 +80,8 @@ typedef struct dsv4_runtime_options {
     /* Whole lines, no newline; from any thread, never after dsv4_runtime_release returned. NULL = silent. */
     void (*log)(void *user_data, int32_t level, dsv4_str line);
     void *log_user_data;
-    void (*log_release)(void *user_data); /* called once, last; may be NULL */
+    /* Called once, last; never for a runtime that could not be made. May be NULL. */
+    void (*log_release)(void *user_data);
 } dsv4_runtime_options;
 
 /* options may be NULL. A plugin that cannot be loaded is no error here: it is in dsv4_runtime_backends and in the log. */

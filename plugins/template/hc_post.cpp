@@ -1,9 +1,9 @@
 // X'_k = post_k y + sum_j comb[j][k] X_j, in place, one tile of channels at a time: the tile of all streams is held
 // while it is rewritten, so no second copy of the streams is made.
-#include <algorithm>
 #include "backends/reference/linear.hpp"
 #include "backends/reference/objects.hpp"
 #include "plugins/template/operators.hpp"
+#include <algorithm>
 
 namespace dsv4::vendor {
 

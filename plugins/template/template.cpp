@@ -1,6 +1,6 @@
-// The smallest vendor backend: it starts as the reference and replaces one operator at a time. Today that is hc.post, in
-// hc_post.cpp; everything else is still the reference's, so that the whole model runs from the first day and every step
-// can be checked by `dsv4 conformance --backend template`.
+// The smallest vendor backend: it starts as the reference and replaces one operator at a time. Today that is hc.post,
+// in hc_post.cpp; everything else is still the reference's, so that the whole model runs from the first day and every
+// step can be checked by `dsv4 conformance --backend template`.
 #include "backends/reference/ops.hpp"
 #include "plugins/template/operators.hpp"
 
@@ -29,16 +29,9 @@ void shutdown() {
     // Join threads, return pools. The library stays mapped, and dsv4_backend_entry may be called again.
 }
 
-const dsv4_backend backend = {sizeof(dsv4_backend),
-                              DSV4_BACKEND_ABI,
-                              "template",
-                              "0.1.0 hc.post",
-                              probe,
-                              reference::device_open,
-                              reference::device_close,
-                              reference::device_query,
-                              ops,
-                              shutdown};
+const dsv4_backend backend = {
+    sizeof(dsv4_backend),    DSV4_BACKEND_ABI,        "template", "0.1.0 hc.post", probe, reference::device_open,
+    reference::device_close, reference::device_query, ops,        shutdown};
 
 } // namespace
 } // namespace dsv4::vendor

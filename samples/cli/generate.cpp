@@ -1,4 +1,4 @@
-// dsv4 generate: tokens in, tokens out.
+// dsv4 generate: one answer. dsv4 chat: a conversation on the terminal.
 #include <cstdio>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -10,103 +10,231 @@ namespace {
 
 struct Arguments {
     ModelArguments model;
-    std::string tokens, ids;
-    uint32_t max_tokens = 128, top_k = 0;
+    std::string text, raw, messages, tokens, ids, thinking = "chat", system, tool_choice = "auto", tool_name;
+    uint32_t max_tokens = 0, top_k = 0, thinking_budget = 0;
     float temperature = 0, top_p = 0, min_p = 0;
     uint64_t seed = 0;
     uint32_t chunk = 0;
-    bool stream = false, json = false, ignore_eos = false;
+    std::vector<std::string> stop;
+    bool stream = false, json = false, ignore_eos = false, unconstrained = false;
 };
 
+/// Prints what is said as it is said, or keeps it.
 struct Printer {
-    bool stream;
+    bool stream = false, ids_only = false;
     std::vector<int32_t> ids;
-    dsv4_event done;
+    std::string text;        // as printed without --json
+    dsv4_event done{};
+    std::string message;     // JSON, of a conversation
+    int32_t last_kind = 0;
+
+    void put(std::string_view s) {
+        text += s;
+        if (!stream) return;
+        std::fwrite(s.data(), 1, s.size(), stdout);
+        std::fflush(stdout);
+    }
 };
 
 int32_t on_event(void *user, const dsv4_event *e) {
     auto &p = *static_cast<Printer *>(user);
-    if (e->kind == DSV4_EVENT_TOKEN) {
+    const std::string_view text(e->text.data ? e->text.data : "", e->text.size);
+    switch (e->kind) {
+    case DSV4_EVENT_TOKEN:
         p.ids.push_back(e->token);
-        if (p.stream) {
-            std::printf(p.ids.size() == 1 ? "%d" : " %d", e->token);
-            std::fflush(stdout);
-        }
-    } else if (e->kind == DSV4_EVENT_DONE) {
+        if (p.ids_only) p.put((p.ids.size() == 1 ? "" : " ") + std::to_string(e->token));
+        break;
+    case DSV4_EVENT_REASONING:
+        if (p.last_kind != e->kind) p.put("[thinking]\n");
+        p.put(text);
+        break;
+    case DSV4_EVENT_TEXT:
+        if (p.last_kind == DSV4_EVENT_REASONING) p.put("\n[answer]\n");
+        p.put(text);
+        break;
+    case DSV4_EVENT_TOOL_BEGIN:
+        p.put((p.text.empty() ? "[call " : "\n[call ") + std::string(e->tool_name.data, e->tool_name.size) + "] ");
+        break;
+    case DSV4_EVENT_TOOL_ARGUMENTS: p.put(text); break;
+    case DSV4_EVENT_TOOL_END:
+        if (!e->complete) p.put(" [cut off]");
+        break;
+    case DSV4_EVENT_DONE:
         p.done = *e;
+        p.message = text;
+        return 0;
+    default: return 0;
     }
+    if (e->kind != DSV4_EVENT_TOKEN) p.last_kind = e->kind;
     return 0;
 }
 
-void run(const Arguments &a) {
-    std::vector<int32_t> prompt = parse_ids(a.ids, "--ids");
-    if (!a.tokens.empty()) {
-        const auto more = parse_ids(read_file(a.tokens), a.tokens);
-        prompt.insert(prompt.end(), more.begin(), more.end());
-    }
+const char *finish_name(int32_t finish) {
+    static constexpr const char *name[] = {"", "stop", "length", "context", "tool_calls"};
+    return finish >= 0 && finish < 5 ? name[finish] : "other";
+}
+
+dsv4_prompt_options prompt_options(const Arguments &a) {
+    dsv4_prompt_options o;
+    DSV4_INIT(o);
+    if (a.thinking != "chat") o.flags = DSV4_PROMPT_THINKING;
+    if (a.thinking == "max" || a.thinking == "high" || a.thinking == "low") o.reasoning_effort = str(a.thinking);
+    return o;
+}
+
+Owned<dsv4_prompt> empty_prompt(const Arguments &a) {
+    const dsv4_prompt_options o = prompt_options(a);
+    auto prompt = own<dsv4_prompt>([&](auto **out, auto *err) { return dsv4_prompt_create(&o, out, err); });
+    dsv4_error error;
+    DSV4_INIT(error);
+    if (!a.system.empty()) check(dsv4_prompt_add_system(prompt.get(), str(a.system), &error), error);
+    return prompt;
+}
+
+dsv4_generate_options generate_options(const Arguments &a, std::vector<dsv4_str> &stops) {
+    dsv4_generate_options o;
+    DSV4_INIT(o);
+    o.flags = (a.ignore_eos ? DSV4_GENERATE_IGNORE_EOS : 0) | (a.unconstrained ? DSV4_GENERATE_FREE : 0);
+    o.max_tokens = a.max_tokens;
+    o.temperature = a.temperature;
+    o.top_p = a.top_p;
+    o.min_p = a.min_p;
+    o.top_k = a.top_k;
+    o.seed = a.seed;
+    o.thinking_budget = a.thinking_budget;
+    o.tool_choice = a.tool_choice == "none"       ? DSV4_TOOLS_NONE
+                    : a.tool_choice == "required" ? DSV4_TOOLS_REQUIRED
+                    : !a.tool_name.empty()        ? DSV4_TOOLS_NAMED
+                                                  : DSV4_TOOLS_AUTO;
+    o.tool_name = str(a.tool_name);
+    for (const std::string &s : a.stop) stops.push_back(str(s));
+    o.stop_strings = stops.data();
+    o.stop_string_count = stops.size();
+    return o;
+}
+
+Owned<dsv4_session> open_session(dsv4_model *model, const Arguments &a) {
+    dsv4_session_options options;
+    DSV4_INIT(options);
+    options.prefill_chunk = a.chunk;
+    return own<dsv4_session>([&](auto **out, auto *err) { return dsv4_session_create(model, &options, out, err); });
+}
+
+void generate(const Arguments &a) {
+    const int given = !a.text.empty() + !a.raw.empty() + !a.messages.empty() + (!a.tokens.empty() || !a.ids.empty());
+    if (given != 1) throw Failure("generate: expected one prompt (-p, --messages, --raw, --ids or --tokens), found " + std::to_string(given));
     ModelArguments model_arguments = a.model;
     model_arguments.sessions = 1;
     const auto runtime = open_runtime(a.model.plugins, a.model.quiet);
     const auto model = open_model(runtime.get(), model_arguments);
-    dsv4_session_options session_options;
-    DSV4_INIT(session_options);
-    session_options.prefill_chunk = a.chunk;
-    const auto session = own<dsv4_session>(
-        [&](auto **out, auto *err) { return dsv4_session_create(model.get(), &session_options, out, err); });
-    dsv4_generate_options options;
-    DSV4_INIT(options);
-    options.flags = a.ignore_eos ? uint32_t(DSV4_GENERATE_IGNORE_EOS) : 0;
-    options.ids = prompt.data();
-    options.id_count = prompt.size();
-    options.max_tokens = a.max_tokens;
-    options.temperature = a.temperature;
-    options.top_p = a.top_p;
-    options.min_p = a.min_p;
-    options.top_k = a.top_k;
-    options.seed = a.seed;
-    Printer printer{a.stream && !a.json, {}, {}};
+    const auto session = open_session(model.get(), a);
+    std::vector<dsv4_str> stops;
+    dsv4_generate_options options = generate_options(a, stops);
+    Owned<dsv4_prompt> prompt;
+    std::vector<int32_t> ids;
     dsv4_error error;
     DSV4_INIT(error);
+    Printer printer;
+    if (!a.text.empty()) {
+        prompt = empty_prompt(a);
+        check(dsv4_prompt_add_user(prompt.get(), str(a.text), &error), error);
+    } else if (!a.messages.empty()) {
+        const std::string request = read_file(a.messages);
+        const dsv4_prompt_options o = prompt_options(a);
+        prompt = own<dsv4_prompt>([&](auto **out, auto *err) { return dsv4_prompt_from_json(str(request), &o, out, err); });
+    } else if (!a.raw.empty()) {
+        options.text = str(a.raw);
+    } else {
+        ids = parse_ids(a.ids, "--ids");
+        if (!a.tokens.empty()) {
+            const auto more = parse_ids(read_file(a.tokens), a.tokens);
+            ids.insert(ids.end(), more.begin(), more.end());
+        }
+        options.ids = ids.data();
+        options.id_count = ids.size();
+        printer.ids_only = true;
+    }
+    options.prompt = prompt.get();
+    if (a.json) options.flags |= DSV4_GENERATE_TOKENS;
+    printer.stream = a.stream && !a.json;
     check(dsv4_generate(session.get(), &options, nullptr, on_event, &printer, &error), error);
-    static constexpr const char *finish[] = {"", "stop", "length", "context"};
-    if (a.json) {
-        const dsv4_event &d = printer.done;
-        std::cout << nlohmann::json{{"ids", printer.ids},
-                                    {"finish", finish[d.finish]},
-                                    {"prompt_tokens", d.prompt_tokens},
-                                    {"cached_tokens", d.cached_tokens},
-                                    {"output_tokens", d.output_tokens},
-                                    {"seed", d.seed},
-                                    {"prefill_seconds", double(d.prefill_ns) * 1e-9},
-                                    {"decode_seconds", double(d.decode_ns) * 1e-9}}
-                         .dump()
-                  << "\n";
+    if (!a.json) {
+        if (!printer.stream) std::cout << printer.text;
+        std::cout << "\n";
         return;
     }
-    if (!printer.stream)
-        for (size_t i = 0; i < printer.ids.size(); ++i) std::printf(i ? " %d" : "%d", printer.ids[i]);
-    std::printf("\n");
+    const dsv4_event &d = printer.done;
+    nlohmann::json out = {{"ids", printer.ids}, {"finish", finish_name(d.finish)}, {"prompt_tokens", d.prompt_tokens},
+                          {"cached_tokens", d.cached_tokens}, {"output_tokens", d.output_tokens}, {"seed", d.seed},
+                          {"prefill_seconds", double(d.prefill_ns) * 1e-9}, {"decode_seconds", double(d.decode_ns) * 1e-9}};
+    if (prompt) out["message"] = nlohmann::json::parse(printer.message);
+    else if (!printer.ids_only) out["text"] = printer.text;
+    std::cout << out.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << "\n";
+}
+
+void chat(const Arguments &a) {
+    const auto runtime = open_runtime(a.model.plugins, a.model.quiet);
+    ModelArguments model_arguments = a.model;
+    model_arguments.sessions = 1;
+    const auto model = open_model(runtime.get(), model_arguments);
+    const auto session = open_session(model.get(), a);
+    auto prompt = empty_prompt(a);
+    std::vector<dsv4_str> stops;
+    dsv4_generate_options options = generate_options(a, stops);
+    dsv4_error error;
+    DSV4_INIT(error);
+    std::cerr << "An empty line or the end of input ends the conversation.\n";
+    for (std::string line; std::cerr << "> " && std::getline(std::cin, line) && !line.empty();) {
+        check(dsv4_prompt_add_user(prompt.get(), str(line), &error), error);
+        options.prompt = prompt.get();
+        Printer printer;
+        printer.stream = true;
+        check(dsv4_generate(session.get(), &options, nullptr, on_event, &printer, &error), error);
+        std::cout << "\n";
+        check(dsv4_prompt_add_message(prompt.get(), str(printer.message), &error), error);
+    }
+}
+
+void add_sampling(CLI::App &command, Arguments &a) {
+    a.model.add_to(command);
+    command.add_option("--thinking", a.thinking, "chat (none), thinking, low, high or max")
+        ->check(CLI::IsMember({"chat", "thinking", "low", "high", "max"}));
+    command.add_option("--system", a.system, "System message");
+    command.add_option("--max-tokens", a.max_tokens, "0: until the context is full");
+    command.add_option("--temperature", a.temperature, "0: greedy");
+    command.add_option("--top-p", a.top_p);
+    command.add_option("--top-k", a.top_k);
+    command.add_option("--min-p", a.min_p);
+    command.add_option("--seed", a.seed, "0: a fresh one");
+    command.add_option("--stop", a.stop, "Text that ends the answer; may be repeated");
+    command.add_option("--thinking-budget", a.thinking_budget, "Most tokens of reasoning");
+    command.add_option("--chunk", a.chunk, "Prompt tokens of one step");
+    command.add_flag("--unconstrained", a.unconstrained, "Do not hold tool calls and response formats to their grammar");
 }
 
 }  // namespace
 
 void add_generate(CLI::App &app, int &) {
-    auto *command = app.add_subcommand("generate", "Generate from a prompt");
+    auto *command = app.add_subcommand("generate", "Generate one answer");
     auto a = std::make_shared<Arguments>();
-    a->model.add_to(*command);
+    add_sampling(*command, *a);
+    command->add_option("-p,--prompt", a->text, "A user's message");
+    command->add_option("--messages", a->messages, "File with a request in OpenAI format, - for standard input");
+    command->add_option("--raw", a->raw, "A text to be continued, without chat format");
     command->add_option("--ids", a->ids, "The prompt, as token ids");
     command->add_option("--tokens", a->tokens, "File with the prompt's token ids, - for standard input");
-    command->add_option("--max-tokens", a->max_tokens, "0: until the context is full");
-    command->add_option("--temperature", a->temperature, "0: greedy");
-    command->add_option("--top-p", a->top_p);
-    command->add_option("--top-k", a->top_k);
-    command->add_option("--min-p", a->min_p);
-    command->add_option("--seed", a->seed, "0: a fresh one");
-    command->add_option("--chunk", a->chunk, "Prompt tokens of one step");
+    command->add_option("--tool-choice", a->tool_choice, "auto, none or required")
+        ->check(CLI::IsMember({"auto", "none", "required"}));
+    command->add_option("--tool-name", a->tool_name, "The one tool that must be called");
     command->add_flag("--ignore-eos", a->ignore_eos);
-    command->add_flag("--stream", a->stream, "Print tokens as they come");
+    command->add_flag("--stream", a->stream, "Print as it comes");
     command->add_flag("--json", a->json, "One JSON object on stdout");
-    command->callback([a] { run(*a); });
+    command->callback([a] { generate(*a); });
+
+    auto *chat_command = app.add_subcommand("chat", "A conversation, a line a turn");
+    auto c = std::make_shared<Arguments>();
+    add_sampling(*chat_command, *c);
+    chat_command->callback([c] { chat(*c); });
 }
 
 }  // namespace tool

@@ -26,6 +26,8 @@ struct Release {
     void operator()(dsv4_stream *p) const { dsv4_stream_release(p); }
     void operator()(dsv4_blob *p) const { dsv4_blob_release(p); }
     void operator()(dsv4_cancel *p) const { dsv4_cancel_release(p); }
+    void operator()(dsv4_tokenizer *p) const { dsv4_tokenizer_release(p); }
+    void operator()(dsv4_prompt *p) const { dsv4_prompt_release(p); }
 };
 template <class T> using Owned = std::unique_ptr<T, Release>;
 
@@ -69,5 +71,6 @@ void add_generate(CLI::App &app, int &exit_code);
 void add_plan(CLI::App &app, int &exit_code);
 void add_backends(CLI::App &app, int &exit_code);
 void add_bench(CLI::App &app, int &exit_code);
+void add_text(CLI::App &app, int &exit_code);
 
 }  // namespace tool

@@ -1,21 +1,18 @@
 // conformance_test PLUGIN...: the suite over plugins of this build, by name, against the reference plugin.
-#include <cstdio>
-#include <cstring>
 #include "core/error.hpp"
 #include "core/plugin/registry.hpp"
 #include "tests/conformance/suite/suite.hpp"
+#include <cstdio>
+#include <cstring>
 
 int main(int argc, char **argv) {
     try {
         dsv4::conformance::Options options;
         std::vector<std::string> names;
         for (int i = 1; i < argc; ++i) {
-            if (!std::strcmp(argv[i], "--full"))
-                options.full = true;
-            else if (!std::strncmp(argv[i], "--shape=", 8))
-                options.only_shape = argv[i] + 8;
-            else
-                names.push_back(argv[i]);
+            if (!std::strcmp(argv[i], "--full")) options.full = true;
+            else if (!std::strncmp(argv[i], "--shape=", 8)) options.only_shape = argv[i] + 8;
+            else names.push_back(argv[i]);
         }
         if (names.empty()) {
             std::fprintf(stderr, "usage: %s [--full] [--shape=NAME] PLUGIN...\n", argv[0]);

@@ -66,7 +66,7 @@ Schedule in_chunks(const std::vector<Span> &spans, int32_t chunk) {
 std::vector<int32_t> lengths(const Case &c, int32_t ratio) {
     std::vector<int32_t> all = c.lengths;
     if (ratio > 4) {
-        all[0] = c.wide ? ratio + 2 : 2 * ratio + ratio / 2;
+        all[0] = c.wide ? ratio + 2 : 2 * ratio + 5;
         if (!c.wide) all[1] = ratio; // the token that completes an entry is the last one
     }
     return all;

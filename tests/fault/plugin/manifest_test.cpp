@@ -1,7 +1,7 @@
-#include <nlohmann/json.hpp>
 #include "core/error.hpp"
 #include "core/plugin/manifest.hpp"
 #include "tests/catch.hpp"
+#include <nlohmann/json.hpp>
 
 using dsv4::Error;
 using dsv4::parse_manifest;
@@ -10,8 +10,8 @@ using Json = nlohmann::json;
 namespace {
 
 Json good() {
-    return {{"manifest", 1},  {"name", "cpu"},  {"version", "0.1.0"}, {"library", "libdsv4-cpu.so"},
-            {"abi_min", 1},   {"abi_max", 3},   {"arch", "x86_64"},   {"cpu_features", {"avx2", "fma"}}};
+    return {{"manifest", 1}, {"name", "cpu"}, {"version", "0.1.0"}, {"library", "libdsv4-cpu.so"},
+            {"abi_min", 1},  {"abi_max", 3},  {"arch", "x86_64"},   {"cpu_features", {"avx2", "fma"}}};
 }
 
 std::string why_refused(const std::string &text) {
@@ -63,7 +63,8 @@ TEST_CASE("a manifest that lacks a key names the key") {
 TEST_CASE("a manifest that is not one is refused") {
     CHECK(why_refused("") == "manifest is not JSON");
     CHECK(why_refused("{\"manifest\": 1,") == "manifest is not JSON");
-    CHECK(why_refused("\x7f" "ELF") == "manifest is not JSON");
+    CHECK(why_refused("\x7f"
+                      "ELF") == "manifest is not JSON");
     CHECK(why_refused("{\"name\": \"\xff\xfe\"}") == "manifest is not JSON"); // not UTF-8
     CHECK(why_refused("[1, 2]") == "manifest is not a JSON object");
     CHECK(has(with("manifest", 2), "format 2"));

@@ -1,17 +1,17 @@
 // Bad plugins: each gives a clear record, and the good one beside it still loads.
+#include "core/error.hpp"
+#include "core/plugin/cpu_features.hpp"
+#include "core/plugin/registry.hpp"
+#include "tests/catch.hpp"
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <fstream>
 #include <mutex>
-#include <thread>
-#include <vector>
-#include <unistd.h>
 #include <nlohmann/json.hpp>
-#include "core/error.hpp"
-#include "core/plugin/cpu_features.hpp"
-#include "core/plugin/registry.hpp"
-#include "tests/catch.hpp"
+#include <thread>
+#include <unistd.h>
+#include <vector>
 #if defined(__linux__)
 #include <elf.h>
 #endif

@@ -1,12 +1,12 @@
 // A small BPE trainer: makes a tokenizer.json with the published pre-tokenizer and a vocabulary of our own, so that the
 // tokenizer is tested on machines that do not have the published file.
 #pragma once
+#include "core/text/byte_level.hpp"
+#include "core/text/python_json.hpp"
 #include <map>
 #include <string>
 #include <string_view>
 #include <vector>
-#include "core/text/byte_level.hpp"
-#include "core/text/python_json.hpp"
 
 namespace dsv4::test {
 
@@ -25,8 +25,8 @@ inline JsonValue object(std::vector<std::pair<std::string, JsonValue>> members) 
 inline JsonValue text(std::string value) { return JsonValue::make_string(std::move(value)); }
 
 struct TrainedBpe {
-    std::vector<std::pair<std::string, std::string>> merges;  ///< bytes of left and right
-    std::vector<std::string> tokens;                          ///< [id], bytes
+    std::vector<std::pair<std::string, std::string>> merges; ///< bytes of left and right
+    std::vector<std::string> tokens;                         ///< [id], bytes
 };
 
 /// Classic training: pieces are runs up to a space; the most frequent pair is joined, the smallest of equals.
@@ -96,4 +96,4 @@ inline std::string train_tokenizer_json(std::string_view corpus, size_t merges, 
     return dump_python_json(tokenizer_file(train_bpe(corpus, merges), added));
 }
 
-}  // namespace dsv4::test
+} // namespace dsv4::test

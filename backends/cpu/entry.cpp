@@ -1,0 +1,106 @@
+// The plugin's only export, and its one device: the processors that this process may use.
+#include "backends/cpu/cpu_features.hpp"
+#include "backends/cpu/formats.hpp"
+#include "backends/cpu/objects.hpp"
+#include <unistd.h>
+#include <cstring>
+
+namespace dsv4::cpu {
+
+namespace {
+
+dsv4_status probe(uint32_t *devices, uint32_t *score, dsv4_error *err) {
+    return boundary(err, [&] {
+        *devices = 1;
+        *score = 10; // every machine has one: any accelerator that works is preferred
+    });
+}
+
+const Variant &choose(const Variants &all, const std::string &wanted) {
+    const Variant *best = nullptr;
+    std::string known;
+    for (int i = 0; i < all.count; ++i) {
+        const Variant &v = all.list[i];
+        known += std::string(i ? ", " : "") + v.name + (v.usable ? "" : " (not on this processor)");
+        if (wanted.empty() ? v.usable : wanted == v.name) best = &v;
+    }
+    if (!best) throw Error(DSV4_E_UNSUPPORTED, "cpu: no variant '" + wanted + "'; there are " + known);
+    if (!best->usable)
+        throw Error(DSV4_E_UNSUPPORTED, "cpu: variant '" + wanted + "' needs instructions that this processor or "
+                                        "its operating system does not offer; there are " + known);
+    return *best;
+}
+
+dsv4_status device_open(const dsv4_device_options *given, dsv4_device **out, dsv4_error *err) {
+    *out = nullptr;
+    return boundary(err, [&] {
+        const dsv4_device_options o = read_sized(given, "dsv4_device_options");
+        if (o.index) throw Error(DSV4_E_INVALID, "cpu: device " + std::to_string(o.index) + ": there is one, number 0");
+        if (o.flags & ~uint32_t(DSV4_DEVICE_PIN_THREADS))
+            throw Error(DSV4_E_UNSUPPORTED, "cpu: device flags " + std::to_string(o.flags) + " are not known");
+        if (o.threads < 0 || o.threads > 1024)
+            throw Error(DSV4_E_INVALID, "cpu: " + std::to_string(o.threads) + " threads; 0 to 1024 were expected");
+        if (o.numerics < DSV4_NUMERICS_DEFAULT || o.numerics > DSV4_NUMERICS_NATIVE)
+            throw Error(DSV4_E_UNSUPPORTED, "cpu: numerics " + std::to_string(o.numerics) + " is not known");
+        const Variants all = variants();
+        auto device = std::make_unique<dsv4_device>();
+        device->kernels = choose(all, std::string(o.variant.data ? o.variant.data : "", o.variant.size)).kernels();
+        device->numerics = o.numerics == DSV4_NUMERICS_DEFAULT ? int32_t(DSV4_NUMERICS_NATIVE) : o.numerics;
+        device->capabilities =
+            DSV4_CAP_ROW_INDEPENDENT | DSV4_CAP_EXACT | DSV4_CAP_OFFICIAL | DSV4_CAP_MAPPED_WEIGHTS;
+        device->tables = std::make_unique<Tables>();
+        fill_tables(*device->tables);
+        device->pool = std::make_unique<Pool>(o.threads ? o.threads : usable_processors(),
+                                              (o.flags & DSV4_DEVICE_PIN_THREADS) != 0, kernel_scratch_bytes);
+        *out = device.release();
+    });
+}
+
+void device_close(dsv4_device *device) { delete device; }
+
+dsv4_status device_query(dsv4_device *device, dsv4_device_info *info, dsv4_error *err) {
+    return boundary(err, [&] {
+        dsv4_device_info i;
+        DSV4_INIT(i);
+        i.capabilities = device->capabilities;
+        i.numerics = device->numerics;
+        i.threads = device->pool->threads();
+        const auto page = uint64_t(sysconf(_SC_PAGESIZE));
+        i.memory_total = uint64_t(sysconf(_SC_PHYS_PAGES)) * page;
+        i.memory_free = uint64_t(sysconf(_SC_AVPHYS_PAGES)) * page;
+        std::snprintf(i.name, sizeof i.name, "CPU, %d threads", i.threads);
+        std::snprintf(i.variant, sizeof i.variant, "%s", device->kernels->name);
+        write_sized(info, i, "dsv4_device_info");
+    });
+}
+
+const void *ops(dsv4_device *, uint32_t family) {
+    switch (family) {
+    case DSV4_FAMILY_MEMORY: return &memory_ops;
+    case DSV4_FAMILY_MODEL: return &model_ops;
+    case DSV4_FAMILY_ENDS: return &ends_ops;
+    case DSV4_FAMILY_HC: return &hc_ops;
+    case DSV4_FAMILY_ATTENTION: return &attention_ops;
+    case DSV4_FAMILY_MOE: return &moe_ops;
+    case DSV4_FAMILY_MTP: return &mtp_ops;
+    }
+    return nullptr;
+}
+
+void shutdown() {} // threads end with their device
+
+const dsv4_backend backend = {sizeof(dsv4_backend), DSV4_BACKEND_ABI, "cpu", DSV4_CPU_BUILD, probe, device_open,
+                              device_close, device_query, ops, shutdown};
+
+} // namespace
+
+} // namespace dsv4::cpu
+
+extern "C" DSV4_BACKEND_EXPORT dsv4_status dsv4_backend_entry(uint32_t abi_min, uint32_t abi_max, const dsv4_host *,
+                                                              const dsv4_backend **out, dsv4_error *err) {
+    *out = nullptr;
+    if (abi_min > DSV4_BACKEND_ABI || abi_max < DSV4_BACKEND_ABI)
+        return dsv4::cpu::report(err, DSV4_E_UNSUPPORTED, 0, "cpu: this plugin speaks ABI 1 only");
+    *out = &dsv4::cpu::backend;
+    return DSV4_OK;
+}

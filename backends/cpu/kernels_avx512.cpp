@@ -1,0 +1,13 @@
+#include "backends/cpu/simd_avx512.hpp"
+#include "backends/cpu/kernels_body.hpp"
+
+namespace dsv4::cpu {
+
+namespace {
+const Kernels table = {"avx512",  DSV4_KERNELS_F32, 0, nullptr, nullptr, nullptr, nullptr, attend, index_prepare_bytes,
+                       index_prepare, index_score, DSV4_KERNELS_REST};
+}
+
+const Kernels *kernels_avx512() { return &table; }
+
+} // namespace dsv4::cpu

@@ -1,0 +1,104 @@
+#include "core/text/grammar_vocabulary.hpp"
+
+#include <algorithm>
+#include <array>
+#include <numeric>
+
+#include "core/error.hpp"
+#include "core/text/dsml_strict.hpp"
+#include "core/text/grammar_text.hpp"
+
+namespace dsv4 {
+namespace {
+
+constexpr size_t kMaxLeafMasks = 256;  // per automaton, 16 KiB each at 129,280 tokens
+
+std::unique_ptr<Leaf> leaf(Dfa dfa) { return std::make_unique<Leaf>(std::move(dfa)); }
+
+}  // namespace
+
+std::vector<std::string> control_texts() {
+    return {std::string(kBosText), std::string(kEosText), std::string(kThinkBegin), std::string(kThinkEnd),
+            std::string(kDsmlToken)};
+}
+
+std::shared_ptr<const LeafMask> Leaf::mask(const Vocabulary &vocabulary, int32_t state) const {
+    {
+        const std::lock_guard lock(mutex_);
+        const auto found = masks_.find(state);
+        if (found != masks_.end()) return found->second;
+    }
+    auto made = std::make_shared<LeafMask>();
+    made->inside.assign(vocabulary.words(), 0);
+    const std::vector<Vocabulary::Node> &trie = vocabulary.trie();
+    std::array<int32_t, 256> states;
+    states[0] = state;
+    for (uint32_t i = 1; i < trie.size();) {
+        const Vocabulary::Node &node = trie[i];
+        const int32_t to = dfa.next(states[node.depth - 1u], node.byte);
+        if (to < 0) {
+            i = node.end;
+            continue;
+        }
+        states[node.depth] = to;
+        vocabulary.allow(made->inside, node);
+        if (dfa.accept[static_cast<size_t>(to)] && node.end > i + 1) made->exits.push_back(i);
+        ++i;
+    }
+    const std::lock_guard lock(mutex_);
+    if (masks_.size() >= kMaxLeafMasks) masks_.clear();  // users keep theirs alive
+    return masks_.emplace(state, std::move(made)).first->second;
+}
+
+Vocabulary::Vocabulary(VocabularySource source) : source_(std::move(source)) {
+    const size_t n = size();
+    if (n == 0 || n > (1u << 24)) throw Error(DSV4_E_INVALID, "vocabulary: expected 1 to 16777216 tokens");
+    if (!source_.added.empty() && source_.added.size() != n)
+        throw Error(DSV4_E_INVALID, "vocabulary: expected one `added` entry per token");
+    for (const int32_t id : {source_.dsml, source_.think_end, source_.eos})
+        if (id >= static_cast<int32_t>(n)) throw Error(DSV4_E_INVALID, "vocabulary: a control token's id is out of range");
+    if (source_.eos < 0) throw Error(DSV4_E_INVALID, "vocabulary: expected an end-of-sentence token");
+    std::vector<uint32_t> order;
+    for (uint32_t t = 0; t < n; ++t) {
+        const auto id = static_cast<int32_t>(t);
+        const bool symbol = id == source_.dsml || id == source_.think_end || id == source_.eos;
+        if (!symbol && !added(t) && !bytes(t).empty() && bytes(t).size() < 255) order.push_back(t);
+    }
+    std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return bytes(a) < bytes(b); });
+    same_.assign(n, -1);
+    trie_.push_back({0, -1, 0, 0});
+    std::vector<uint32_t> path = {0};  // nodes from the root to the last token's
+    std::string_view last;
+    for (const uint32_t t : order) {
+        const std::string_view text = bytes(t);
+        size_t common = 0;
+        while (common < last.size() && common < text.size() && last[common] == text[common]) ++common;
+        for (; path.size() > common + 1; path.pop_back()) trie_[path.back()].end = static_cast<uint32_t>(trie_.size());
+        for (size_t i = common; i < text.size(); ++i) {
+            path.push_back(static_cast<uint32_t>(trie_.size()));
+            trie_.push_back({0, -1, static_cast<uint8_t>(text[i]), static_cast<uint8_t>(i + 1)});
+        }
+        Node &node = trie_[path.back()];
+        same_[t] = node.token;
+        node.token = static_cast<int32_t>(t);
+        last = text;
+    }
+    for (; !path.empty(); path.pop_back()) trie_[path.back()].end = static_cast<uint32_t>(trie_.size());
+    size_t single = 0;
+    for (uint32_t i = 1; i < trie_.size(); i = trie_[i].end) single += trie_[i].token >= 0;
+    if (single != 256)
+        throw Error(DSV4_E_INVALID, "vocabulary: expected a token for every single byte, found " + std::to_string(single));
+
+    const std::vector<std::string> all = control_texts(), marker = {std::string(kDsmlToken)};
+    const Dfa plain = intersect(any_text(TextForm::raw), dfa_avoiding(all), "text");
+    const Dfa value = intersect(any_text(TextForm::raw), dfa_avoiding(marker), "text");
+    common_.push_back(leaf(plain));
+    common_.push_back(leaf(plain));
+    common_.push_back(leaf(dfa_followed_by(plain, "\n\n<", "text")));
+    common_.push_back(leaf(dfa_followed_by(value, "</", "text")));
+    for (const auto &avoided : {marker, all})
+        common_.push_back(leaf(dfa_followed_by(
+            intersect(any_text(TextForm::json), dfa_avoiding(avoided), "text"), "\"", "text")));
+}
+
+}  // namespace dsv4

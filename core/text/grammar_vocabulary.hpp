@@ -1,0 +1,94 @@
+// The vocabulary as a byte trie, and the token masks of automata walked over it.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "core/text/grammar_dfa.hpp"
+
+namespace dsv4 {
+
+using TokenMask = std::vector<uint64_t>;  ///< bit t of word t / 64: token t is allowed
+inline void mask_set(TokenMask &mask, uint32_t token) { mask[token >> 6] |= uint64_t{1} << (token & 63); }
+inline bool mask_has(const TokenMask &mask, uint32_t token) { return mask[token >> 6] >> (token & 63) & 1; }
+
+/// Added tokens that a constrained completion may use. They are symbols, never spelled out in ordinary tokens.
+enum class Symbol : uint32_t { dsml, think_end, eos };
+inline constexpr size_t kSymbols = 3;
+
+struct VocabularySource {
+    std::vector<std::string> tokens;  ///< bytes of every token id; empty = no such token
+    std::vector<bool> added;          ///< added tokens: never produced as text (same size, or empty = none)
+    int32_t dsml = -1, think_end = -1, eos = -1;  ///< ids of ｜DSML｜, </think>, end of sentence; -1 = absent
+};
+
+/// What an automaton's state does to whole tokens.
+struct LeafMask {
+    TokenMask inside;                ///< tokens consumed entirely within the automaton
+    std::vector<uint32_t> exits;     ///< trie nodes, with children, at which the automaton accepts
+};
+
+/// An automaton in use on a vocabulary; masks are made when first asked for. Thread-safe.
+class Leaf {
+public:
+    explicit Leaf(Dfa automaton) : dfa(std::move(automaton)) {}
+    std::shared_ptr<const LeafMask> mask(const class Vocabulary &vocabulary, int32_t state) const;
+    const Dfa dfa;
+
+private:
+    mutable std::mutex mutex_;
+    mutable std::unordered_map<int32_t, std::shared_ptr<const LeafMask>> masks_;
+};
+
+/// The languages that every constraint shares; their masks are kept with the vocabulary.
+enum class CommonText {
+    reasoning,     ///< text without control tokens' texts
+    content,       ///< the same
+    content_open,  ///< the same, ending in "\n\n<"
+    value,         ///< a raw parameter, ending in "</"
+    json_string,   ///< a JSON string from after its opening quote to its closing one, without the marker's text
+    json_content_string,  ///< the same without any control token's text
+    count
+};
+
+class Vocabulary {
+public:
+    /// Throws Error (DSV4_E_INVALID): some single byte has no token (then some texts could not be finished), EOS absent.
+    explicit Vocabulary(VocabularySource source);
+
+    size_t size() const { return source_.tokens.size(); }
+    size_t words() const { return (size() + 63) / 64; }
+    const std::string &bytes(uint32_t token) const { return source_.tokens[token]; }
+    bool added(uint32_t token) const { return token < source_.added.size() && source_.added[token]; }
+    int32_t symbol(Symbol s) const {
+        return s == Symbol::dsml ? source_.dsml : s == Symbol::think_end ? source_.think_end : source_.eos;
+    }
+    const Leaf &common(CommonText text) const { return *common_[static_cast<size_t>(text)]; }
+
+    // The trie in preorder: node i's subtree is [i, end(i)); node 0 is the root.
+    struct Node {
+        uint32_t end;
+        int32_t token;  ///< first token with exactly these bytes, -1 none
+        uint8_t byte;
+        uint8_t depth;  ///< capped at 255: longer tokens are left out
+    };
+    const std::vector<Node> &trie() const { return trie_; }
+    /// Sets the node's token and any other token of the same bytes.
+    void allow(TokenMask &mask, const Node &node) const {
+        for (int32_t t = node.token; t >= 0; t = same_[static_cast<size_t>(t)]) mask_set(mask, static_cast<uint32_t>(t));
+    }
+
+private:
+    VocabularySource source_;
+    std::vector<Node> trie_;
+    std::vector<int32_t> same_;
+    std::vector<std::unique_ptr<Leaf>> common_;
+};
+
+/// Texts that must not be spelled out in content: the strict parser refuses or misreads them.
+std::vector<std::string> control_texts();
+
+}  // namespace dsv4

@@ -1,0 +1,93 @@
+// Cost of a token mask: mask_bench [tokenizer.json]. Without a tokenizer, a made-up vocabulary of the same size.
+// "cold": a state never seen by this constraint; "warm": seen before.
+#include <algorithm>
+#include <cstdio>
+#include <ctime>
+
+#include "tests/unit/dsml/sampling.hpp"
+#include "tests/unit/dsml/vocabulary.hpp"
+
+using namespace dsv4;
+
+namespace {
+
+/// Seconds of processor time: a shared machine's other work does not count.
+double now() {
+    timespec t{};
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) * 1e-9;
+}
+
+double us(double begin) { return (now() - begin) * 1e6; }
+
+void report(const char *name, std::vector<double> &t) {
+    std::sort(t.begin(), t.end());
+    if (t.empty()) return;
+    std::printf("  %-22s n=%-6zu median %8.2f us   p90 %8.2f   p99 %8.2f   max %8.2f\n", name, t.size(), t[t.size() / 2],
+                t[t.size() * 9 / 10], t[t.size() * 99 / 100], t.back());
+}
+
+}  // namespace
+
+int main(int argc, char **argv) {
+    VocabularySource source;
+    const std::string path = argc > 1 ? argv[1] : DSV4_SOURCE_DIR "/../shared/data/tokenizer/tokenizer.json";
+    if (!test::published_source(path, source)) {
+        std::printf("%s is absent: made-up vocabulary\n", path.c_str());
+        source = test::made_up_source(129280);
+    }
+    auto begin = now();
+    const auto vocabulary = std::make_shared<const Vocabulary>(std::move(source));
+    std::printf("vocabulary: %zu tokens, %zu trie nodes, %.1f ms\n", vocabulary->size(), vocabulary->trie().size(), us(begin) / 1e3);
+    ConstraintOptions options;
+    options.tool_choice = ConstraintOptions::ToolChoice::required;
+    options.thinking = false;
+    options.tools = R"([{"type":"function","function":{"name":"edit","parameters":{"type":"object","required":["path","edits"],
+        "properties":{"path":{"type":"string"},"mode":{"type":"string","enum":["append","replace"]},"limit":{"type":"integer","minimum":1,"maximum":5000},
+        "title":{"type":"string","maxLength":80},"when":{"type":"string","format":"date-time"},"id":{"type":"string","pattern":"^[a-z][a-z0-9_]*$"},
+        "edits":{"type":"array","minItems":2,"items":{"type":"object","required":["old","new"],"properties":{"old":{"type":"string"},"new":{"type":"string"},
+        "note":{"type":["string","null"],"maxLength":40},"line":{"type":"number"},"extra":{}}}}}}}}])";
+    std::mt19937 random(3);
+    std::vector<double> cold, warm, walk;
+    begin = now();
+    auto constraint = Constraint::compile(vocabulary, options);
+    std::printf("compile: %.2f ms\n", us(begin) / 1e3);
+    double worst = 0;
+    std::string at;
+    for (int run = 0; run < 40; ++run) {
+        // Caches of the constraint start empty in every eighth run; those of the vocabulary stay, as in a server.
+        if (run % 8 == 0) constraint = Constraint::compile(vocabulary, options);
+        ConstraintState state = constraint->start();
+        std::string text;
+        for (int step = 0; step < 400 && !state.is_terminal(); ++step) {
+            begin = now();
+            const auto mask = state.allowed();
+            const double first = us(begin);
+            cold.push_back(first);
+            if (first > worst) worst = first, at = text.size() > 80 ? text.substr(text.size() - 80) : text;
+            begin = now();
+            (void)state.allowed();
+            warm.push_back(us(begin));
+            const std::vector<uint32_t> tokens = test::tokens_of(*mask);
+            uint32_t token = tokens[random() % tokens.size()];
+            if (random() % 3 == 0) {  // towards the end, so that every part of the grammar is seen
+                uint32_t best = UINT32_MAX;
+                for (int i = 0; i < 50; ++i) {
+                    const uint32_t t = tokens[random() % tokens.size()];
+                    ConstraintState next = state;
+                    next.advance(t);
+                    const uint32_t left = next.is_terminal() ? 0 : next.least_remaining();
+                    if (left < best) best = left, token = t;
+                }
+            }
+            begin = now();
+            state.advance(token);
+            walk.push_back(us(begin));
+            text += vocabulary->bytes(token);
+        }
+    }
+    report("mask, first", cold);
+    report("mask, again", warm);
+    report("advance", walk);
+    std::printf("worst mask after: %s\n", at.c_str());
+}

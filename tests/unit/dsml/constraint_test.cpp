@@ -1,0 +1,287 @@
+#include "core/error.hpp"
+#include "core/text/constraint_state.hpp"
+#include "core/text/dsml_stream.hpp"
+#include "core/text/grammar_text.hpp"
+#include "tests/catch.hpp"
+#include "tests/unit/dsml/sampling.hpp"
+#include "tests/unit/dsml/vocabulary.hpp"
+
+using namespace dsv4;
+using Choice = ConstraintOptions::ToolChoice;
+
+namespace {
+
+std::shared_ptr<const Vocabulary> vocabulary() {
+    static const auto made = std::make_shared<const Vocabulary>(test::made_up_source());
+    return made;
+}
+
+const std::string D(kDsmlToken), E(kEosText);
+
+/// Takes the text byte by byte, control texts as their tokens: "" if all of it is allowed, else what is left.
+std::string refused(const Constraint &constraint, const std::string &text) {
+    const Vocabulary &v = constraint.vocabulary();
+    ConstraintState state = constraint.start();
+    for (size_t i = 0; i < text.size();) {
+        uint32_t token = static_cast<uint8_t>(text[i]);
+        size_t n = 1;
+        for (const Symbol s : {Symbol::dsml, Symbol::think_end, Symbol::eos}) {
+            const std::string &spelled = v.bytes(static_cast<uint32_t>(v.symbol(s)));
+            if (text.compare(i, spelled.size(), spelled) == 0) token = static_cast<uint32_t>(v.symbol(s)), n = spelled.size();
+        }
+        const bool allowed = mask_has(*state.allowed(), token);
+        CHECK(allowed == state.accepts(token));
+        if (!allowed) return text.substr(i);
+        state.advance(token);
+        i += n;
+    }
+    return state.is_terminal() ? "" : "(more)";
+}
+
+std::shared_ptr<const Constraint> for_tools(const std::string &tools, Choice choice = Choice::automatic) {
+    ConstraintOptions options;
+    options.tools = tools;
+    options.tool_choice = choice;
+    return Constraint::compile(vocabulary(), options);
+}
+
+std::shared_ptr<const Constraint> for_schema(const std::string &schema) {
+    ConstraintOptions options;
+    options.response_format = "{\"type\": \"json_schema\", \"json_schema\": {\"schema\": " + schema + "}}";
+    return Constraint::compile(vocabulary(), options);
+}
+bool takes(const std::string &schema, const std::string &json) { return refused(*for_schema(schema), json + E).empty(); }
+std::vector<std::string> unsupported(const std::string &schema) { return for_schema(schema)->unsupported(); }
+
+std::string tool(const std::string &parameters, const std::string &name = "f") {
+    return "[{\"type\": \"function\", \"function\": {\"name\": \"" + name + "\", \"parameters\": " + parameters + "}}]";
+}
+std::string call(const std::string &parameters, const std::string &name = "f") {
+    return "<" + D + "invoke name=\"" + name + "\">\n" + parameters + "</" + D + "invoke>\n";
+}
+std::string parameter(const std::string &name, const char *string, const std::string &value) {
+    return "<" + D + "parameter name=\"" + name + "\" string=\"" + string + "\">" + value + "</" + D + "parameter>\n";
+}
+std::string block(const std::string &calls) { return "\n\n<" + D + "tool_calls>\n" + calls + "</" + D + "tool_calls>" + E; }
+
+}  // namespace
+
+TEST_CASE("a whole completion: reasoning, content, calls, end") {
+    ConstraintOptions options;
+    options.thinking = true;
+    options.tools = tool(R"({"type": "object", "properties": {"a": {"type": "string"}, "n": {"type": "integer"}}, "required": ["a"]})");
+    const auto constraint = Constraint::compile(vocabulary(), options);
+    CHECK(constraint->unsupported().empty());
+    const std::string a = parameter("a", "true", " x<b></y> \n"), n = parameter("n", "false", "-12");
+    CHECK(refused(*constraint, "hm <b></think>Hi" + block(call(a + n) + call(n + a))) == "");
+    CHECK(refused(*constraint, "</think>" + E) == "");
+    CHECK(refused(*constraint, "</think>Hi" + E) == "");
+    CHECK(refused(*constraint, "hm" + E) == E);
+    CHECK(refused(*constraint, "<" + D) == D);
+    CHECK(refused(*constraint, "</think>\n<" + D) == D);
+    CHECK(refused(*constraint, "</think></think>") == "</think>");
+    CHECK(refused(*constraint, "</think>" + block(call(n))).substr(0, 1 + D.size()) == "/" + D);  // `a` is required
+    CHECK(refused(*constraint, "</think>" + block(call(a + a))).substr(0, 2) == "a\"");            // twice
+    CHECK(refused(*constraint, "</think>" + block(call(a))) == "");
+    CHECK(refused(*constraint, "</think>" + block(call(a, "g"))).substr(0, 1) == "g");
+    CHECK(refused(*constraint, "</think>" + block(call(parameter("n", "true", "1")))).substr(0, 4) == "true");
+    CHECK(refused(*constraint, "</think>" + block(call(parameter("n", "false", "01")))).substr(0, 1) == "1");
+    CHECK(refused(*constraint, "</think>a" + block(call(a)) + "x") == "x");
+    CHECK(refused(*constraint, "</think>" + block("")).substr(0, 1) == "/");
+}
+
+TEST_CASE("texts of control tokens cannot be spelled with ordinary tokens") {
+    const auto constraint = for_tools(tool("{}"));
+    ConstraintState state = constraint->start();
+    const std::string marker = "\n\n<" + D;
+    for (size_t i = 0; i + 1 < marker.size(); ++i) state.advance(static_cast<uint8_t>(marker[i]));
+    CHECK_FALSE(state.accepts(static_cast<uint8_t>(marker.back())));
+    CHECK_THROWS_AS(state.advance(static_cast<uint8_t>(marker.back())), Error);
+    CHECK(state.accepts(0x9B));  // any other character may still be finished
+}
+
+TEST_CASE("tool choice and parallel calls") {
+    const std::string two = R"([{"type":"function","function":{"name":"f"}},{"type":"function","function":{"name":"g"}}])";
+    CHECK(refused(*for_tools(two), block(call("\n", "g") + call("\n", "f"))) == "");
+    CHECK(refused(*for_tools(two, Choice::none), "a" + E) == "");
+    CHECK(refused(*for_tools(two, Choice::none), block(call("\n"))).substr(0, D.size()) == D);
+    CHECK(refused(*for_tools(two, Choice::required), block(call("\n"))) == "");
+    CHECK(refused(*for_tools(two, Choice::required), "a").substr(0, 1) == "a");
+    ConstraintOptions options;
+    options.tools = two;
+    options.tool_choice = Choice::named;
+    options.tool_name = "g";
+    options.parallel_calls = false;
+    const auto named = Constraint::compile(vocabulary(), options);
+    CHECK(refused(*named, block(call("\n", "g"))) == "");
+    CHECK(refused(*named, block(call("\n", "f"))).substr(0, 1) == "f");
+    CHECK(refused(*named, block(call("\n", "g") + call("\n", "g"))).substr(0, D.size()) == D);
+    options.tool_name = "h";
+    CHECK_THROWS_AS(Constraint::compile(vocabulary(), options), Error);
+}
+
+TEST_CASE("schemas, keyword by keyword") {
+    CHECK(takes(R"({"type":"object","properties":{"a":{"type":"integer"},"b":{"type":"null"}},"required":["a"]})", R"({"b": null, "a":1})"));
+    CHECK_FALSE(takes(R"({"type":"object","properties":{"a":{"type":"integer"}},"required":["a"]})", "{}"));
+    CHECK_FALSE(takes(R"({"type":"object","properties":{"a":{"type":"integer"}}})", R"({"a": 1, "a": 2})"));
+    CHECK_FALSE(takes(R"({"type":"object","properties":{"a":{"type":"integer"}}})", R"({"b": 1})"));
+    CHECK(takes(R"({"type":"object","properties":{"a":{"type":"integer"}},"additionalProperties":{"type":"boolean"}})", R"({"b": true, "a": 1, "c": false})"));
+    CHECK_FALSE(takes(R"({"type":"object","properties":{"a":{"type":"integer"}},"additionalProperties":{"type":"boolean"}})", R"({"a": true})"));
+    CHECK(takes(R"({"properties":{"a":{},"b":{}},"minProperties":1,"maxProperties":1})", R"({"b": [1, {"x": "y"}]})"));
+    CHECK_FALSE(takes(R"({"properties":{"a":{},"b":{}},"minProperties":1})", "{}"));
+    CHECK_FALSE(takes(R"({"properties":{"a":{},"b":{}},"maxProperties":1})", R"({"b": 1, "a": 1})"));
+    CHECK(takes(R"({"type":"array","items":{"enum":["x",2,{"k":[1]}]},"minItems":2,"maxItems":3})", R"(["x", 2,{"k": [1]}])"));
+    CHECK_FALSE(takes(R"({"type":"array","items":{"enum":["x"]},"minItems":2})", R"(["x"])"));
+    CHECK_FALSE(takes(R"({"type":"array","items":{"enum":["x"]},"maxItems":1})", R"(["x","x"])"));
+    CHECK(takes(R"({"type":["string","null"]})", "null"));
+    CHECK(takes(R"({"anyOf":[{"type":"object","properties":{"k":{"const":1}},"required":["k"]},{"type":"object","properties":{"k":{"const":"a"}}}]})", R"({"k": "a"})"));
+    CHECK(takes(R"({"allOf":[{"type":"integer","minimum":3},{"maximum":5}]})", "4"));
+    CHECK_FALSE(takes(R"({"allOf":[{"type":"integer","minimum":3},{"maximum":5}]})", "6"));
+    CHECK(takes(R"({"type":"string","pattern":"^a[\\d\"]+$"})", R"("a1\"2")"));
+    CHECK_FALSE(takes(R"({"type":"string","pattern":"^a\\d+$"})", R"("a1b")"));
+    CHECK(takes(R"({"type":"string","pattern":"b"})", R"("abc")"));
+    CHECK(takes(R"({"type":"string","minLength":2,"maxLength":3})", R"("你\n")"));
+    CHECK_FALSE(takes(R"({"type":"string","minLength":2})", R"("你")"));
+    CHECK_FALSE(takes(R"({"type":"string","maxLength":3})", R"("abcd")"));
+    CHECK(takes(R"({"type":"string","format":"date-time"})", R"("2024-02-28T23:59:59Z")"));
+    CHECK_FALSE(takes(R"({"type":"string","format":"date"})", R"("2024-04-31")"));
+    CHECK_FALSE(takes(R"({"type":"string"})", "\"\n\""));
+    CHECK_FALSE(takes(R"({"type":"string"})", "\"<think>\""));
+    CHECK_FALSE(takes(R"({"type":"string"})", "\"\\ud800\""));
+    CHECK(takes(R"({"type":"string"})", "\"\\u00e9\\/\""));
+}
+
+TEST_CASE("numbers keep to their bounds exactly") {
+    const auto schema = [](const char *bounds) { return std::string(R"({"type":"number",)") + bounds + "}"; };
+    for (const char *text : {"0.1", "0.9", "0.5", "0.10", "0.899"}) CHECK(takes(schema(R"("minimum":0.1,"maximum":0.9)"), text));
+    for (const char *text : {"0", "1", "0.09", "0.91", "0.9001", "-0.5"}) CHECK_FALSE(takes(schema(R"("minimum":0.1,"maximum":0.9)"), text));
+    for (const char *text : {"-5", "-4.99", "0", "3.2", "3.19"}) CHECK(takes(schema(R"("minimum":-5,"maximum":3.2)"), text));
+    for (const char *text : {"-5.01", "3.21", "-6", "4", "-0", "00"}) CHECK_FALSE(takes(schema(R"("minimum":-5,"maximum":3.2)"), text));
+    CHECK_FALSE(takes(schema(R"("exclusiveMinimum":0,"exclusiveMaximum":1)"), "0"));
+    CHECK_FALSE(takes(schema(R"("exclusiveMinimum":0,"exclusiveMaximum":1)"), "1"));
+    CHECK_FALSE(takes(schema(R"("exclusiveMinimum":0,"exclusiveMaximum":1)"), "0.0"));
+    CHECK(takes(schema(R"("exclusiveMinimum":0,"exclusiveMaximum":1)"), "0.001"));
+    CHECK(takes(R"({"type":"number"})", "-1.5e-07"));
+    for (int i = -30; i <= 130; ++i)
+        CHECK(takes(R"({"type":"integer","minimum":-12,"exclusiveMaximum":107})", std::to_string(i)) == (i >= -12 && i < 107));
+    CHECK(compare_decimals("-1.5", "-1.25") < 0);
+    CHECK(plain_decimal("1.25e2") == std::string("125"));
+    CHECK(plain_decimal("-1e-3") == std::string("-0.001"));
+}
+
+TEST_CASE("references, recursion and unions that contain themselves") {
+    const std::string tree = R"({"$ref":"#/$defs/node","$defs":{"node":{"type":"object","properties":{"v":{"type":"integer"},
+        "kids":{"type":"array","items":{"$ref":"#/$defs/node"}}},"required":["v"],"additionalProperties":false}}})";
+    CHECK(takes(tree, R"({"v": 1, "kids": [{"v": 2}, {"kids": [], "v": 3}]})"));
+    CHECK_FALSE(takes(tree, R"({"v": 1, "kids": [{}]})"));
+    CHECK(takes(R"({"anyOf":[{"$ref":"#"},{"type":"null"}]})", "null"));
+    CHECK(takes(R"({"anyOf":[{"type":"array","items":{"$ref":"#"}},{"type":"null"}]})", "[[], [null]]"));
+}
+
+TEST_CASE("what cannot be enforced is reported") {
+    CHECK(unsupported(R"({"type":"object","properties":{"a":{"type":"array","uniqueItems":true}}})") ==
+          std::vector<std::string>{"response_format.a: uniqueItems"});
+    CHECK(unsupported(R"({"type":"integer","multipleOf":3})").size() == 1);
+    CHECK(unsupported(R"x({"type":"string","pattern":"(?=a)"})x").size() == 1);
+    CHECK(unsupported(R"({"type":"string","format":"colour"})").size() == 1);
+    CHECK(unsupported(R"({"type":"object","patternProperties":{}})").size() == 1);
+    CHECK(unsupported(R"({"not":{"type":"null"}})").size() == 1);
+    CHECK(unsupported(R"({"oneOf":[{"type":"integer"},{"type":"number"}]})").size() == 1);
+    CHECK(unsupported(R"({"oneOf":[{"type":"integer"},{"type":"string"}],"title":"t"})").empty());
+}
+
+TEST_CASE("contradictions, endless recursion and oversized schemas are errors, quickly") {
+    for (const char *schema :
+         {R"({"type":"string","minLength":3,"maxLength":2})", R"({"type":"integer","minimum":3,"maximum":2})",
+          R"({"type":"array","minItems":3,"maxItems":2})", R"({"allOf":[{"type":"string"},{"type":"null"}]})", "false",
+          R"({"type":"object","required":["a"],"additionalProperties":false})", R"({"enum":[]})",
+          R"({"type":"object","properties":{"a":{"$ref":"#"}},"required":["a"]})", R"({"$ref":"#"})",
+          R"({"type":"string","enum":[1]})", R"({"$ref":"#/nowhere"})", R"({"$ref":"http://x/y"})", R"({"type":"text"})",
+          R"({"type":"string","pattern":"^a$","minLength":2})", R"({"type":"integer","exclusiveMinimum":1,"exclusiveMaximum":2})",
+          R"({"const":"<think>"})", "3"}) {
+        CAPTURE(schema);
+        CHECK_THROWS_AS(for_schema(schema), Error);
+    }
+    CHECK_THROWS_AS(for_schema(std::string(10000, '[') + std::string(10000, ']')), Error);
+    std::string deep = R"({"type":"null"})";
+    for (int i = 0; i < 10000; ++i) deep = R"({"items":)" + deep + "}";
+    CHECK_THROWS_AS(for_schema(deep), Error);
+    std::string huge = R"({"enum":[)";
+    for (int i = 0; i < 60000; ++i) huge += "\"value number " + std::to_string(i) + "\",";
+    CHECK_THROWS_AS(for_schema(huge + "0]}"), Error);
+    std::string wide = R"({"allOf":[)";
+    for (int i = 0; i < 12; ++i) wide += R"({"anyOf":[{"properties":{"a":{}}},{"properties":{"b":{}}},{"properties":{"c":{}}}]},)";
+    CHECK_THROWS_AS(for_schema(wide + "true]}"), Error);
+    CHECK_THROWS_AS(Constraint::compile(vocabulary(), [] {
+                        ConstraintOptions o;
+                        o.response_format = "{\"type\": \"xml\"}";
+                        return o;
+                    }()),
+                    Error);
+}
+
+TEST_CASE("a long enum and many properties compile and work") {
+    std::string schema = R"({"enum":[)";
+    for (int i = 0; i < 3000; ++i) schema += "\"item-" + std::to_string(i) + "\",";
+    CHECK(takes(schema + "0]}", "\"item-2999\""));
+    std::string many = R"({"type":"object","required":["p50"],"properties":{)";
+    for (int i = 0; i < 100; ++i) many += (i ? ",\"p" : "\"p") + std::to_string(i) + "\":{\"type\":\"null\"}";
+    many += "}}";
+    CHECK(takes(many, R"({"p3": null, "p50": null, "p99": null})"));
+    CHECK_FALSE(takes(many, R"({"p51": null})"));
+    CHECK_FALSE(takes(many, R"({"p3": null})"));
+}
+
+TEST_CASE("json_object and forced tokens") {
+    ConstraintOptions options;
+    options.response_format = R"({"type": "json_object"})";
+    const auto any = Constraint::compile(vocabulary(), options);
+    CHECK(refused(*any, R"({"a": [1, {"b": "x"}], "c":{}})" + E) == "");
+    CHECK(refused(*any, "[1]") == "[1]");
+    ConstraintState state = any->start();
+    state.advance('{');
+    state.advance('}');
+    CHECK(state.may_stop());
+    CHECK(state.forced() == any->vocabulary().symbol(Symbol::eos));
+    CHECK(state.least_remaining() == 1);
+}
+
+TEST_CASE("masks equal what advance accepts, token by token") {
+    const auto constraint = for_tools(tool(R"({"type":"object","properties":{"s":{"type":"string","maxLength":5},"t":{"type":"string"},
+        "o":{"type":"object","properties":{"k":{"type":"string","pattern":"^[a-c ]+$"},"n":{"type":"number","maximum":10}}},
+        "l":{"type":"array","items":{"anyOf":[{"type":"string"},{"type":"integer"}]}}}})"));
+    std::mt19937 random(7);
+    for (int run = 0; run < 12; ++run) {
+        ConstraintState state = constraint->start();
+        for (int step = 0; step < 60 && !state.is_terminal(); ++step) {
+            const std::shared_ptr<const TokenMask> mask = state.allowed();
+            for (uint32_t t = 0; t < vocabulary()->size(); ++t)
+                if (mask_has(*mask, t) != state.accepts(t)) {
+                    CAPTURE(vocabulary()->bytes(t), run, step);
+                    FAIL("mask and automaton disagree");
+                }
+            std::vector<uint32_t> tokens = test::tokens_of(*mask);
+            REQUIRE(!tokens.empty());
+            // Markup first, or content would go on for ever.
+            uint32_t token = tokens[random() % tokens.size()];
+            uint32_t best = state.least_remaining();
+            for (const uint32_t t : tokens) {
+                ConstraintState next = state;
+                next.advance(t);
+                if (step % 3 == 0 && !next.is_terminal() && next.least_remaining() < best) best = next.least_remaining(), token = t;
+            }
+            if (mask_has(*mask, static_cast<uint32_t>(vocabulary()->symbol(Symbol::dsml)))) token = static_cast<uint32_t>(vocabulary()->symbol(Symbol::dsml));
+            state.advance(token);
+        }
+    }
+    SUCCEED();
+}
+
+TEST_CASE("vocabularies that cannot spell everything are refused") {
+    VocabularySource source = test::made_up_source();
+    source.tokens[10].clear();
+    CHECK_THROWS_AS(Vocabulary(source), Error);
+    source = test::made_up_source();
+    source.eos = -1;
+    CHECK_THROWS_AS(Vocabulary(source), Error);
+}
