@@ -6,7 +6,11 @@
 #   samples/quickstart.sh FOLDER [TEXT]    with yours: config.json, tokenizer.json, *.safetensors
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-model=${1:+$(realpath -- "$1")}
+model=${1:+$(realpath -m -- "$1")}
+if [ -n "$model" ] && [ ! -f "$model/config.json" ]; then
+    echo "$model: expected a folder with config.json and *.safetensors" >&2
+    exit 1
+fi
 cd "$root"
 . samples/packages.sh
 
