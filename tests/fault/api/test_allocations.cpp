@@ -97,7 +97,13 @@ void fail_each(const char *name, int64_t runs, bool everything, const Body &body
             expect(status >= 0 || error.message[0], "message", n, status, error);
             recover();
             if (settles_at(rest)) continue;
-            expect(false, "something leaked", n, status, error);
+            // The engine's thread may hold one thing more or less while it waits; what leaks does so each time.
+            rest = live;
+            left = n;
+            body(&error);
+            left = -1;
+            recover();
+            expect(settles_at(rest), "something leaked", n, status, error);
             rest = live;
         }
     std::printf("%s: %lld allocations, %lld runs, %lld told E_NO_MEMORY\n", name, static_cast<long long>(total),
