@@ -150,7 +150,8 @@ int main(int argc, char **argv) try {
         return 2;
     }
     std::vector<std::string> requests(argv + 2, argv + argc);
-    if (requests.empty()) requests = {"What is 345 + 678?", "Save a note under milk: two bottles.", "Read the note milk."};
+    if (requests.empty()) requests = {"What is 345 + 678?", "Save a note under harbor: old lamp", "What does the note harbor say?",
+                    "What is special about Kaldra?"};
     dsv4::Runtime runtime;
     dsv4::Model model = runtime.load(argv[1]);
     dsv4::Session session = model.session();
