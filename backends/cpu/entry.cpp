@@ -2,6 +2,7 @@
 #include "backends/cpu/cpu_features.hpp"
 #include "backends/cpu/formats.hpp"
 #include "backends/cpu/objects.hpp"
+#include "backends/cpu/onednn.hpp"
 #include <unistd.h>
 #include <cstring>
 
@@ -22,7 +23,7 @@ const Variant &choose(const Variants &all, const std::string &wanted) {
     for (int i = 0; i < all.count; ++i) {
         const Variant &v = all.list[i];
         known += std::string(i ? ", " : "") + v.name + (v.usable ? "" : " (not on this processor)");
-        if (wanted.empty() ? v.usable : wanted == v.name) best = &v;
+        if (wanted.empty() ? v.usable && !v.by_name_only : wanted == v.name) best = &v;
     }
     if (!best) throw Error(DSV4_E_UNSUPPORTED, "cpu: no variant '" + wanted + "'; there are " + known);
     if (!best->usable)
@@ -44,7 +45,8 @@ dsv4_status device_open(const dsv4_device_options *given, dsv4_device **out, dsv
             throw Error(DSV4_E_UNSUPPORTED, "cpu: numerics " + std::to_string(o.numerics) + " is not known");
         const Variants all = variants();
         auto device = std::make_unique<dsv4_device>();
-        device->kernels = choose(all, std::string(o.variant.data ? o.variant.data : "", o.variant.size)).kernels();
+        const Variant &variant = choose(all, std::string(o.variant.data ? o.variant.data : "", o.variant.size));
+        device->kernels = variant.kernels();
         device->numerics = o.numerics == DSV4_NUMERICS_DEFAULT ? int32_t(DSV4_NUMERICS_NATIVE) : o.numerics;
         device->capabilities =
             DSV4_CAP_ROW_INDEPENDENT | DSV4_CAP_EXACT | DSV4_CAP_OFFICIAL | DSV4_CAP_MAPPED_WEIGHTS;
@@ -52,6 +54,10 @@ dsv4_status device_open(const dsv4_device_options *given, dsv4_device **out, dsv
         fill_tables(*device->tables);
         device->pool = std::make_unique<Pool>(o.threads ? o.threads : usable_processors(),
                                               (o.flags & DSV4_DEVICE_PIN_THREADS) != 0, kernel_scratch_bytes);
+        if (variant.by_name_only) { // oneDNN sums in an order of its own, which depends on the number of rows
+            device->capabilities &= ~uint32_t(DSV4_CAP_ROW_INDEPENDENT);
+            for (int i = 0; i < device->pool->threads(); ++i) device->libraries.push_back(onednn_state());
+        }
         *out = device.release();
     });
 }

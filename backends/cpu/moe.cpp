@@ -198,7 +198,8 @@ dsv4_status experts(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_block
                 float *pair[2] = {gate + g.hidden_at + r.begin, up + g.hidden_at + r.begin};
                 for (int which = 0; which < 2; ++which) {
                     const GemmArgs args = {device.tables.get(), which ? &g.w3 : &g.w1, packed_x + g.x_at, g.count,
-                                           r.begin, r.end, pair[which], I, device.pool->scratch(thread)};
+                                           r.begin, r.end, pair[which], I, device.pool->scratch(thread),
+                                           device.library(thread)};
                     l.gemm(&args);
                 }
                 for (int32_t i = 0; i < g.count; ++i) {
@@ -233,7 +234,7 @@ dsv4_status experts(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_block
                 for (int32_t t = 0; t < T; ++t) std::memset(y->row(t) + n0, 0, size_t(n) * 4);
                 for (const Group &g : plan.groups) {
                     const GemmArgs args = {device.tables.get(), &g.w2, packed_h + g.h_at, g.count, n0, n1, sum,
-                                           column_chunk, device.pool->scratch(thread)};
+                                           column_chunk, device.pool->scratch(thread), device.library(thread)};
                     layout_for(device, g.w2).gemm(&args);
                     for (int32_t i = 0; i < g.count; ++i) {
                         float *row = sum + int64_t(i) * column_chunk;

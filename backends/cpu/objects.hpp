@@ -40,7 +40,9 @@ struct dsv4_device {
     std::unique_ptr<dsv4::cpu::Pool> pool;
     int32_t numerics = DSV4_NUMERICS_NATIVE;
     uint32_t capabilities = 0;
+    std::vector<std::shared_ptr<void>> libraries; // by thread; empty unless the variant brings some
 
+    void *library(int thread) const { return libraries.empty() ? nullptr : libraries[size_t(thread)].get(); }
     bool exact() const { return numerics == DSV4_NUMERICS_EXACT; }
     bool official() const { return numerics == DSV4_NUMERICS_OFFICIAL; }
 };
