@@ -18,7 +18,11 @@ template <class T> void clear_out(T **out) {
 
 inline std::string text(dsv4_str s, const char *name) {
     if (!s.data && s.size) throw Error(DSV4_E_INVALID, std::string(name) + ": NULL with a size of " + std::to_string(s.size));
-    return s.size ? std::string(s.data, s.size) : std::string();
+    std::string out = s.size ? std::string(s.data, s.size) : std::string();
+    // Names of files and backends: what follows a NUL would be dropped without a word.
+    if (const size_t nul = out.find('\0'); nul != std::string::npos)
+        throw Error(DSV4_E_INVALID, std::string(name) + ": NUL byte at " + std::to_string(nul) + " of " + std::to_string(s.size));
+    return out;
 }
 
 }  // namespace dsv4

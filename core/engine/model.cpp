@@ -102,8 +102,9 @@ Capacity Model::choose_capacity(const dsv4_model_options &o) const {
     DSV4_INIT(c.cache);
     c.cache.slots = int32_t(limit("max_sessions", o.max_sessions, 8, 4096));
     int64_t block = 128;
-    for (const int32_t r : network_.layer_ratio)
-        if (r) block = std::lcm(block, int64_t(r));
+    for (const auto *ratios : {&network_.layer_ratio, &network_.mtp_ratio})
+        for (const int32_t r : *ratios)
+            if (r) block = std::lcm(block, int64_t(r));
     if (block > 65536) throw Error(DSV4_E_UNSUPPORTED, "compress ratios with no common block of 65536 tokens or less");
     c.cache.block_tokens = int32_t(block);
     const auto most = uint64_t(config_.max_positions) * uint64_t(c.cache.slots);
@@ -137,6 +138,16 @@ std::shared_ptr<const Tokenizer> Model::tokenizer() const {
         throw Error(DSV4_E_MODEL, path_ + "/tokenizer.json: has " + std::to_string(tokenizer->vocab_size()) +
                                       " tokens, the model " + std::to_string(config_.shape.vocab));
     return tokenizer_ = std::move(tokenizer);
+}
+
+Constraints &Model::constraints() const {
+    auto tokens = tokenizer();
+    const std::lock_guard lock(tokenizer_mutex_);
+    if (!constraints_) {
+        if (config_.eos.empty()) throw Error(DSV4_E_MODEL, path_ + "/config.json: eos_token_id: a grammar needs one, found none");
+        constraints_ = std::make_unique<Constraints>(std::move(tokens), config_.eos[0]);
+    }
+    return *constraints_;
 }
 
 dsv4_model_info Model::info() const {

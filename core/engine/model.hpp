@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 #include "core/engine/engine.hpp"
+#include "core/engine/filter.hpp"
 #include "core/text/tokenizer.hpp"
 #include "core/model/inventory.hpp"
 #include "core/runtime.hpp"
@@ -15,6 +16,7 @@ class Model {
     Model(std::shared_ptr<Runtime> runtime, const std::string &path, const dsv4_model_options &options);
 
     const Config &config() const { return config_; }
+    const Runtime &runtime() const { return *runtime_; }
     const Device &device() const { return *device_; }
     Engine &engine() const { return *engine_; }
     int32_t max_context() const { return max_context_; }
@@ -22,6 +24,8 @@ class Model {
     dsv4_model_info info() const;
     /// The checkpoint's tokenizer.json, read when it is first asked for. [any thread]
     std::shared_ptr<const Tokenizer> tokenizer() const;
+    /// Grammars over its vocabulary. [any thread]
+    Constraints &constraints() const;
     /// Which prompt format the checkpoint was trained on.
     std::string_view dialect() const { return config_.dspark ? "0731" : "preview"; }
 
@@ -34,6 +38,7 @@ class Model {
     std::string path_;
     mutable std::mutex tokenizer_mutex_;
     mutable std::shared_ptr<const Tokenizer> tokenizer_;
+    mutable std::unique_ptr<Constraints> constraints_;
     Config config_;
     ModelWeights weights_;
     std::shared_ptr<const void> synthetic_;  // the memory of made-up weights

@@ -16,6 +16,9 @@ struct Prompt {
     }
     /// The offered tools as an OpenAI array: those beside the messages and those that messages carry.
     std::string tools_json() const;
+    /// The last response format that a message carries, as OpenAI's "response_format"; "" when there is none. A bare
+    /// schema, which the prompt format allows, is wrapped.
+    std::string response_format_json() const;
 };
 
 }  // namespace dsv4

@@ -273,9 +273,51 @@ void Stream::start_answer(const dsv4_generate_options &o) {
             throw Error(DSV4_E_INVALID, "stop_strings: string " + std::to_string(i) + " is empty");
         answer.stop_strings.emplace_back(o.stop_strings[i].data, o.stop_strings[i].size);
     }
-    if (conversation_ && o.tool_choice != DSV4_TOOLS_NONE)
-        if (const std::string tools = o.prompt->prompt.tools_json(); tools != "[]") answer.tools = dsml_tools_from_json(tools);
+    if (conversation_) {
+        const std::string tools = o.prompt->prompt.tools_json();
+        if (tools != "[]" && o.tool_choice != DSV4_TOOLS_NONE) answer.tools = dsml_tools_from_json(tools);
+        constrain(o, tools == "[]" ? "" : tools);
+    } else if (o.tool_choice || o.thinking_budget) {
+        throw Error(DSV4_E_INVALID, "tool_choice and thinking_budget: expected a conversation, found a text");
+    }
     answer_ = std::make_unique<Answer>(session_->model_->tokenizer(), std::move(answer));
+}
+
+/// With tools or a response format the answer is held to their grammar, unless the caller wants it free.
+void Stream::constrain(const dsv4_generate_options &o, const std::string &tools) {
+    if (o.tool_choice < DSV4_TOOLS_AUTO || o.tool_choice > DSV4_TOOLS_NAMED)
+        throw Error(DSV4_E_INVALID, "tool_choice: expected DSV4_TOOLS_*, found " + std::to_string(o.tool_choice));
+    if (tools.empty() && o.tool_choice > DSV4_TOOLS_NONE)
+        throw Error(DSV4_E_INVALID, "tool_choice: a call is required and the prompt offers no tools");
+    ConstraintOptions grammar;
+    grammar.tools = tools;
+    grammar.response_format = o.prompt->prompt.response_format_json();
+    grammar.thinking = thinking_;
+    using Choice = ConstraintOptions::ToolChoice;
+    grammar.tool_choice = o.tool_choice == DSV4_TOOLS_NONE       ? Choice::none
+                          : o.tool_choice == DSV4_TOOLS_REQUIRED ? Choice::required
+                          : o.tool_choice == DSV4_TOOLS_NAMED    ? Choice::named
+                                                                 : Choice::automatic;
+    if (o.tool_choice == DSV4_TOOLS_NAMED) grammar.tool_name.assign(o.tool_name.data ? o.tool_name.data : "", o.tool_name.size);
+    const bool wanted = !(o.flags & DSV4_GENERATE_FREE) && (!tools.empty() || !grammar.response_format.empty());
+    const bool budget = o.thinking_budget && thinking_;
+    if (!wanted && !budget) return;
+    const Model &model = *session_->model_;
+    Constraints &constraints = model.constraints();
+    AnswerFilter::Budget limit;
+    if (budget) {
+        limit = {o.thinking_budget, constraints.think_end()};
+        if (limit.think_end < 0) throw Error(DSV4_E_MODEL, "thinking_budget: the vocabulary has no </think>");
+    }
+    std::shared_ptr<const Constraint> constraint;
+    if (wanted) {
+        constraint = constraints.compile(grammar);
+        for (const std::string &line : constraint->unsupported())
+            model.runtime().log().line(DSV4_LOG_WARNING, "schema: not enforced: " + line);
+        // Where the grammar ends, nothing can follow.
+        request_->stop_ids.insert(request_->stop_ids.end(), model.config().eos.begin(), model.config().eos.end());
+    }
+    request_->filter = std::make_unique<AnswerFilter>(std::move(constraint), limit, model.config().shape.vocab);
 }
 
 Stream::~Stream() {

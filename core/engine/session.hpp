@@ -63,6 +63,7 @@ class Stream {
   private:
     std::vector<int32_t> read_prompt(const dsv4_generate_options &options);
     void start_answer(const dsv4_generate_options &options);
+    void constrain(const dsv4_generate_options &options, const std::string &tools);
     bool next_of_answer(dsv4_event &event);
     void fill(dsv4_event &event, int32_t kind) const;
     void end_answer();

@@ -7,6 +7,7 @@
 #include <system_error>
 
 #include "core/error.hpp"
+#include "core/folder.hpp"
 #include "core/model/json_reader.hpp"
 
 namespace dsv4 {
@@ -21,15 +22,12 @@ constexpr uint64_t kMaxIndexBytes = uint64_t{1} << 30;
 
 /// Names of the entries of a directory that look like weights, sorted.
 std::vector<std::string> list_shards(const std::string &directory) {
-    std::vector<std::string> names;
-    std::error_code error;
-    for (fs::directory_iterator at(directory, error), end; !error && at != end; at.increment(error)) {
-        const std::string name = at->path().filename().string();
-        if (name.rfind("model", 0) == 0 && at->path().extension() == ".safetensors") names.push_back(name);
-    }
-    if (error)
-        throw Error(DSV4_E_MODEL, printable(directory, 120) + ": expected a readable directory: " + error.message(),
-                    error.value());
+    std::vector<std::string> all, names;
+    if (const int code = list_folder(directory, all))
+        throw Error(DSV4_E_MODEL, printable(directory, 120) + ": expected a readable directory: " +
+                                      std::generic_category().message(code), code);
+    for (std::string &name : all)
+        if (name.rfind("model", 0) == 0 && name.ends_with(".safetensors")) names.push_back(std::move(name));
     std::sort(names.begin(), names.end());
     return names;
 }

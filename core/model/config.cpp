@@ -7,16 +7,15 @@
 #include <numeric>
 #include <utility>
 
-#include <nlohmann/json.hpp>
-
 #include "core/error.hpp"
 #include "core/model/json_reader.hpp"
+#include "core/model/json_value.hpp"
 
 namespace dsv4 {
 
 namespace {
 
-using Json = nlohmann::json;
+using Json = JsonValue;
 
 constexpr size_t kMaxConfigBytes = size_t{16} << 20;
 constexpr int64_t kMaxRow = int64_t{1} << 24;   // elements of one row of activations
@@ -29,12 +28,12 @@ class Section {
         : object_(object), where_(std::move(where)), hint_(std::move(hint)) {}
 
     bool has(const char *key) const {
-        const auto at = object_.find(key);
-        return at != object_.end() && !at->is_null();
+        const Json *at = object_.find(key);
+        return at && !at->is_null();
     }
     const Json &at(const char *key, const std::string &expected) const {
-        const auto found = object_.find(key);
-        if (found == object_.end()) fail(key, expected, "no such key" + hint_);
+        const Json *found = object_.find(key);
+        if (!found) fail(key, expected, "no such key" + hint_);
         return *found;
     }
     int32_t integer(const char *key, int64_t least, int64_t most) const {
@@ -48,10 +47,10 @@ class Section {
         const std::string expected = "a list of integers from " + std::to_string(least) + " to " + std::to_string(most);
         const Json &list = at(key, expected);
         if (!list.is_array()) fail(key, expected, list);
-        if (list.size() > max_count)
-            fail(key, "at most " + std::to_string(max_count) + " entries", std::to_string(list.size()));
+        if (list.items().size() > max_count)
+            fail(key, "at most " + std::to_string(max_count) + " entries", std::to_string(list.items().size()));
         std::vector<int32_t> out;
-        for (const Json &item : list) out.push_back(integer_of(item, key, least, most, expected));
+        for (const Json &item : list.items()) out.push_back(integer_of(item, key, least, most, expected));
         return out;
     }
     double number(const char *key, double least, double most) const {
@@ -59,21 +58,21 @@ class Section {
         std::snprintf(expected, sizeof expected, "a number from %g to %g", least, most);
         const Json &value = at(key, expected);
         if (!value.is_number()) fail(key, expected, value);
-        const double x = value.get<double>();
+        const double x = value.number();
         if (!(x >= least && x <= most)) fail(key, expected, value); // NaN fails too
         return x;
     }
     std::string text(const char *key) const {
         const Json &value = at(key, "a string");
         if (!value.is_string()) fail(key, "a string", value);
-        return value.get<std::string>();
+        return value.text();
     }
     /// A choice of the architecture that this build computes in one way only.
     void only(const char *key, const Json &wanted, bool required = false) const {
         if (!required && !has(key)) return;
-        const Json &value = at(key, wanted.dump());
-        if (value != wanted)
-            throw Error(DSV4_E_UNSUPPORTED, where_ + ": " + key + ": this build computes " + wanted.dump() +
+        const Json &value = at(key, wanted.shown());
+        if (!(value == wanted))
+            throw Error(DSV4_E_UNSUPPORTED, where_ + ": " + key + ": this build computes " + wanted.shown() +
                                                 " only, found " + shown(value));
     }
     Section section(const char *key) const {
@@ -92,20 +91,12 @@ class Section {
     }
 
   private:
-    static std::string shown(const Json &value) {
-        if (value.is_object()) return "an object";
-        if (value.is_array()) return "a list of " + std::to_string(value.size());
-        return printable(value.dump(-1, ' ', false, Json::error_handler_t::replace), 40);
-    }
+    static std::string shown(const Json &value) { return printable(value.shown(), 40); }
     int32_t integer_of(const Json &value, const char *key, int64_t least, int64_t most,
                        const std::string &expected) const {
         // Some writers put 10000.0 for 10000.
-        double x = 0;
-        if (value.is_number_unsigned() && value.get<uint64_t>() <= INT32_MAX) x = value.get<double>();
-        else if (value.is_number_integer() && !value.is_number_unsigned()) x = value.get<double>();
-        else if (value.is_number_float() && std::nearbyint(value.get<double>()) == value.get<double>())
-            x = value.get<double>();
-        else fail(key, expected, value);
+        const double x = value.number();
+        if (!value.is_number() || std::nearbyint(x) != x) fail(key, expected, value);
         if (!(x >= static_cast<double>(least) && x <= static_cast<double>(most))) fail(key, expected, value);
         return static_cast<int32_t>(x);
     }
@@ -242,21 +233,12 @@ Config parse_config(std::string_view json, std::string_view name) {
     if (json.size() > kMaxConfigBytes)
         throw Error(DSV4_E_MODEL, where + ": expected at most " + std::to_string(kMaxConfigBytes) + " bytes, found " +
                                       std::to_string(json.size()));
-    Json root;
-    try {
-        std::deque<std::string> decoded;
-        JsonReader syntax(json, where, decoded); // bounds the depth before a tree is built
-        syntax.skip_value();
-        syntax.end();
-        root = Json::parse(json);
-    } catch (const Json::exception &e) {
-        throw Error(DSV4_E_MODEL, where + ": expected JSON: " + printable(e.what(), 120));
-    }
+    const Json root = Json::parse(json, where);
     if (!root.is_object()) throw Error(DSV4_E_MODEL, where + ": expected a JSON object");
 
     Config out;
-    const auto type = root.find("model_type");
-    if (type != root.end() && type->is_string()) out.model_type = type->get<std::string>();
+    const Json *type = root.find("model_type");
+    if (type && type->is_string()) out.model_type = type->text();
     const Section c(root, where,
                     out.model_type.empty() ? "" : " (model_type is \"" + printable(out.model_type, 40) + "\")");
     dsv4_shape &s = out.shape;

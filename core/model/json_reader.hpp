@@ -30,6 +30,18 @@ class JsonReader {
     uint64_t unsigned_integer();
     /// Any value at all, checked for syntax.
     void skip_value();
+    /// The same, and what was skipped.
+    std::string_view raw_value() {
+        skip_space();
+        const size_t begin = at_;
+        skip_value();
+        return text_.substr(begin, at_ - begin);
+    }
+    /// The next character that is not white space; NUL at the end.
+    char peek() {
+        skip_space();
+        return at_ < text_.size() ? text_[at_] : '\0';
+    }
     /// Nothing but white space may follow.
     void end();
 

@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -106,6 +107,8 @@ PluginHandle::PluginHandle(const Manifest &manifest, const LogSink &log) : log_(
     boost::dll::shared_library library;
     try {
         library.load(manifest.library_path(), mode);
+    } catch (const std::bad_alloc &) {
+        throw;
     } catch (const std::exception &e) {
         refuse(std::string("library cannot be loaded: ") + e.what());
     }

@@ -1,28 +1,28 @@
 #include "core/plugin/manifest.hpp"
 #include "core/error.hpp"
+#include "core/model/json_value.hpp"
 #include <algorithm>
 #include <fstream>
-#include <nlohmann/json.hpp>
 
 namespace dsv4 {
 namespace {
 
-using Json = nlohmann::json;
+using Json = JsonValue;
 constexpr size_t max_bytes = 64 * 1024;
 constexpr size_t max_features = 64;
 
 [[noreturn]] void refuse(const std::string &why) { throw Error(DSV4_E_UNSUPPORTED, why); }
 
 const Json &need(const Json &object, const char *key) {
-    const auto found = object.find(key);
-    if (found == object.end()) refuse(std::string("manifest lacks \"") + key + "\"");
+    const Json *found = object.find(key);
+    if (!found) refuse(std::string("manifest lacks \"") + key + "\"");
     return *found;
 }
 
 std::string need_string(const Json &object, const char *key, size_t limit) {
     const Json &value = need(object, key);
     if (!value.is_string()) refuse(std::string("manifest: \"") + key + "\" must be a string");
-    std::string text = value.get<std::string>();
+    const std::string &text = value.text();
     if (text.empty() || text.size() > limit)
         refuse(std::string("manifest: \"") + key + "\" has " + std::to_string(text.size()) + " bytes, expected 1 to " +
                std::to_string(limit));
@@ -31,9 +31,15 @@ std::string need_string(const Json &object, const char *key, size_t limit) {
 
 uint32_t need_number(const Json &object, const char *key) {
     const Json &value = need(object, key);
-    if (!value.is_number_unsigned() || value.get<uint64_t>() > UINT32_MAX)
+    if (!value.is_unsigned() || value.unsigned_integer() > UINT32_MAX)
         refuse(std::string("manifest: \"") + key + "\" must be a whole number from 0 to 4294967295");
-    return static_cast<uint32_t>(value.get<uint64_t>());
+    return static_cast<uint32_t>(value.unsigned_integer());
+}
+
+Json parse_json(std::string_view text) try {
+    return Json::parse(text, "manifest is not JSON");
+} catch (const Error &e) {
+    refuse(e.what());
 }
 
 bool is_word(std::string_view text) {
@@ -47,8 +53,7 @@ bool is_word(std::string_view text) {
 Manifest parse_manifest(std::string_view text, const std::filesystem::path &where) {
     if (text.size() > max_bytes)
         refuse("manifest has " + std::to_string(text.size()) + " bytes, expected at most " + std::to_string(max_bytes));
-    const Json json = Json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
-    if (json.is_discarded()) refuse("manifest is not JSON");
+    const Json json = parse_json(text);
     if (!json.is_object()) refuse("manifest is not a JSON object");
     if (const uint32_t format = need_number(json, "manifest"); format != 1)
         refuse("manifest format " + std::to_string(format) + ", this library reads format 1");
@@ -69,12 +74,12 @@ Manifest parse_manifest(std::string_view text, const std::filesystem::path &wher
         refuse("manifest: ABI range " + std::to_string(m.abi_min) + " to " + std::to_string(m.abi_max) + " is empty");
     m.arch = need_string(json, "arch", 32);
     const Json &features = need(json, "cpu_features");
-    if (!features.is_array() || features.size() > max_features)
+    if (!features.is_array() || features.items().size() > max_features)
         refuse("manifest: \"cpu_features\" must be a list of at most " + std::to_string(max_features) + " names");
-    for (const Json &feature : features) {
-        if (!feature.is_string() || !is_word(feature.get_ref<const std::string &>()))
+    for (const Json &feature : features.items()) {
+        if (!feature.is_string() || !is_word(feature.text()))
             refuse("manifest: \"cpu_features\" must hold names such as \"avx2\"");
-        m.cpu_features.push_back(feature.get<std::string>());
+        m.cpu_features.push_back(feature.text());
     }
     return m;
 }

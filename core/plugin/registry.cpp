@@ -1,6 +1,8 @@
 #include "core/plugin/registry.hpp"
 #include "core/error.hpp"
+#include "core/folder.hpp"
 #include <algorithm>
+#include <new>
 #include <system_error>
 #include <utility>
 
@@ -37,11 +39,12 @@ void PluginRegistry::scan(const fs::path &folder) {
     const auto fail = [&](const char *why) { failures_.push_back({folder.string(), why}); };
     // A relative folder would mean whatever the current directory happens to be: a way to load strangers' code.
     if (!folder.is_absolute()) return fail("not an absolute path; not searched");
-    std::error_code ec;
+    std::vector<std::string> names;
+    if (const int code = list_folder(folder.string(), names))
+        return fail(("folder cannot be read: " + std::generic_category().message(code)).c_str());
     std::vector<fs::path> manifests;
-    for (fs::directory_iterator it(folder, ec), end; !ec && it != end; it.increment(ec))
-        if (is_manifest(it->path())) manifests.push_back(it->path());
-    if (ec) return fail(("folder cannot be read: " + ec.message()).c_str());
+    for (const std::string &name : names)
+        if (fs::path file = folder / name; is_manifest(file)) manifests.push_back(std::move(file));
     std::sort(manifests.begin(), manifests.end());
     for (const fs::path &manifest : manifests) load(manifest);
 }
@@ -63,6 +66,8 @@ void PluginRegistry::load(const fs::path &path) {
         probe(backend);
         handles_.push_back(std::move(handle));
         backends_.push_back(std::move(backend));
+    } catch (const std::bad_alloc &) { // says nothing about the plugin
+        throw;
     } catch (const std::exception &e) {
         failures_.push_back({path.string(), e.what()});
         if (log_) log_(1, path.filename().string() + ": " + e.what());

@@ -72,6 +72,7 @@ void DsmlStreamParser::begin_call(const DsmlTag &tag) {
     if (!tool_) call_flags_ |= kDsmlUnknownTool;
     seen_.clear();
     junk_.clear();
+    junk_full_ = false;
     written_ = 0;
     wrapper_held_ = false;
     emit(Kind::call_begin, tag.name);
@@ -102,7 +103,7 @@ void DsmlStreamParser::end_call(bool complete) {
     } else {
         flush_wrapper();
         std::vector<JsonMember> members;
-        if (complete && !junk_.empty() && seen_.empty() && check_json(junk_) == JsonVerdict::valid &&
+        if (complete && !junk_.empty() && !junk_full_ && seen_.empty() && check_json(junk_) == JsonVerdict::valid &&
             json_object_members(junk_, members)) {
             std::string_view body = trim_json_space(junk_), inner;
             call_flags_ |= kDsmlJsonBody;
@@ -113,7 +114,7 @@ void DsmlStreamParser::end_call(bool complete) {
             }
             emit(Kind::arguments, body);
         } else {
-            if (!junk_.empty()) {
+            if (!junk_.empty() || junk_full_) {
                 // Arguments that cannot be read must not turn into a call without arguments.
                 if (seen_.empty()) complete = false;
                 call_flags_ |= kDsmlStrayText;
@@ -131,10 +132,11 @@ void DsmlStreamParser::end_call(bool complete) {
 
 void DsmlStreamParser::begin_parameter(const DsmlTag &tag) {
     flush_wrapper();
-    if (!junk_.empty()) {
+    if (!junk_.empty() || junk_full_) {
         call_flags_ |= kDsmlStrayText;
         discard(junk_);
         junk_.clear();
+        junk_full_ = false;
     }
     if (!tag.exact_spelling) call_flags_ |= kDsmlMisspelt;
     state_ = State::value;
@@ -175,22 +177,26 @@ void DsmlStreamParser::emit_key() {
 void DsmlStreamParser::value_text(std::string_view text) {
     if (mode_ == Mode::drop) return discard(text);
     if (mode_ == Mode::buffer) {
-        const size_t room = options_.max_buffered_value - std::min(options_.max_buffered_value, value_.size());
-        value_ += text.substr(0, room);
-        if (text.size() <= room) return;
-        text.remove_prefix(room);
+        if (value_.size() + text.size() <= options_.max_buffered_value) {
+            value_ += text;
+            return;
+        }
         call_flags_ |= kDsmlInvalidJson;
         mode_ = Mode::string;
         emit_key();
         emit(Kind::arguments, "\"");
-        escaped_.clear();
-        append_json_escaped(escaped_, value_);
-        emit(Kind::arguments, escaped_);
+        emit_escaped(value_);
         value_ = {};
     }
-    escaped_.clear();
-    append_json_escaped(escaped_, text);
-    emit(Kind::arguments, escaped_);
+    emit_escaped(text);
+}
+
+/// Straight into the last event: argument text is most of what a parser sees.
+void DsmlStreamParser::emit_escaped(std::string_view text) {
+    if (text.empty()) return;
+    if (out_->empty() || out_->back().kind != Kind::arguments || out_->back().call != calls_ - 1)
+        out_->push_back({Kind::arguments, false, 0, calls_ - 1, {}});
+    append_json_escaped(out_->back().text, text);
 }
 
 void DsmlStreamParser::emit_buffered() {

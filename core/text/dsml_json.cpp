@@ -23,9 +23,27 @@ size_t skip_space(std::string_view s, size_t i) {
 
 constexpr size_t npos = std::string_view::npos;
 
+/// First byte at or after `i` that a JSON string must escape (a control, a quote, a backslash), or the size.
+size_t skip_unescaped(std::string_view s, size_t i) {
+    constexpr uint64_t ones = 0x0101010101010101u, tops = 0x8080808080808080u;
+    // A byte of x is zero: the lowest such byte is found exactly, which is all that is needed.
+    const auto zero = [](uint64_t x) { return (x - ones) & ~x & tops; };
+    for (; i + 8 <= s.size(); i += 8) {
+        uint64_t word;
+        std::memcpy(&word, s.data() + i, 8);
+        const uint64_t below_space = (word - ones * 0x20) & ~word & tops;
+        if (below_space | zero(word ^ (ones * '"')) | zero(word ^ (ones * '\\'))) break;
+    }
+    for (; i < s.size(); ++i) {
+        const auto c = static_cast<unsigned char>(s[i]);
+        if (c < 0x20 || c == '"' || c == '\\') break;
+    }
+    return i;
+}
+
 /// End of the string whose opening quote is at `i`, or npos.
 size_t scan_string(std::string_view s, size_t i) {
-    for (++i; i < s.size(); ++i) {
+    for (i = skip_unescaped(s, i + 1); i < s.size(); i = skip_unescaped(s, i + 1)) {
         const auto c = static_cast<unsigned char>(s[i]);
         if (c == '"') return i + 1;
         if (c < 0x20) return npos;
@@ -176,10 +194,13 @@ std::string decode_string(std::string_view quoted) {
 
 /// Length of the well-formed character at `i`; 0 when the text ends inside one; -n for an ill-formed maximal subpart
 /// of n bytes (Unicode 15, table 3-7).
-int utf8_length(std::string_view s, size_t i) {
+inline int utf8_length(std::string_view s, size_t i) {
     const auto at = [&](size_t k) { return static_cast<unsigned char>(s[k]); };
     const unsigned char c = at(i);
     if (c < 0x80) return 1;
+    // Most of what is not ASCII: three bytes without the corners of E0 and ED.
+    if (c > 0xE0 && c < 0xF0 && c != 0xED && i + 2 < s.size() && (at(i + 1) & 0xC0) == 0x80 && (at(i + 2) & 0xC0) == 0x80)
+        return 3;
     int need = 0;
     unsigned char low = 0x80, high = 0xBF;
     if (c >= 0xC2 && c <= 0xDF) need = 1;
@@ -220,9 +241,8 @@ size_t skip_ascii(std::string_view s, size_t i) {
 void append_json_escaped(std::string &out, std::string_view text) {
     static constexpr char hex[] = "0123456789abcdef";
     size_t plain = 0;
-    for (size_t i = 0; i < text.size(); ++i) {
+    for (size_t i = skip_unescaped(text, 0); i < text.size(); i = skip_unescaped(text, i + 1)) {
         const auto c = static_cast<unsigned char>(text[i]);
-        if (c >= 0x20 && c != '"' && c != '\\') continue;
         out.append(text, plain, i - plain);
         plain = i + 1;
         switch (c) {

@@ -427,10 +427,13 @@ bool DsmlStreamParser::step_junk(bool final) {
         }
         take = 1;
     }
-    // Beyond the limit the excess is dropped one byte over, which makes the text no JSON whatever it was.
-    const size_t room = options_.max_buffered_value + 1 - std::min(junk_.size(), options_.max_buffered_value + 1);
-    junk_ += s.substr(0, std::min(take, room));
-    if (take > room) discard(s.substr(room, take - room));
+    if (!junk_full_ && junk_.size() + take > options_.max_buffered_value) {
+        junk_full_ = true;  // too long to be taken for arguments: all of it passes through, in order
+        discard(junk_);
+        junk_.clear();
+    }
+    if (junk_full_) discard(s.substr(0, take));
+    else junk_ += s.substr(0, take);
     at_ += take;
     return true;
 }

@@ -128,6 +128,7 @@ private:
     void begin_parameter(const DsmlTag &tag);
     void value_text(std::string_view text);
     void end_parameter();
+    void emit_escaped(std::string_view text);
     void emit_key();
     void emit_buffered();
     void flush_wrapper();
@@ -159,7 +160,8 @@ private:
     DsmlTag::Mark call_mark_ = DsmlTag::Mark::exact;
     const DsmlTool *tool_ = nullptr;
     std::unordered_set<std::string> seen_;
-    std::string junk_;
+    std::string junk_;          // text where a parameter should be
+    bool junk_full_ = false;
     size_t written_ = 0;        // parameters emitted
 
     Mode mode_ = Mode::string;

@@ -25,8 +25,8 @@ uint32_t Grammar::leaf(const Leaf &leaf, uint32_t next) {
     return add(Kind::leaf, static_cast<uint32_t>(leaves.size() - 1), next);
 }
 
-uint32_t Grammar::leaf(Dfa dfa, uint32_t next, std::vector<bool> follow) {
-    owned.push_back(std::make_unique<Leaf>(std::move(dfa), std::move(follow)));
+uint32_t Grammar::leaf(Dfa dfa, uint32_t next) {
+    owned.push_back(std::make_unique<Leaf>(std::move(dfa)));
     return leaf(*owned.back(), next);
 }
 

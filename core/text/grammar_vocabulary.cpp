@@ -13,7 +13,7 @@ namespace {
 
 constexpr size_t kMaxLeafMasks = 256;  // per automaton, 16 KiB each at 129,280 tokens
 
-std::unique_ptr<Leaf> leaf(Dfa dfa) { return std::make_unique<Leaf>(std::move(dfa), std::vector<bool>()); }
+std::unique_ptr<Leaf> leaf(Dfa dfa) { return std::make_unique<Leaf>(std::move(dfa)); }
 
 }  // namespace
 
@@ -42,12 +42,7 @@ std::shared_ptr<const LeafMask> Leaf::mask(const Vocabulary &vocabulary, int32_t
         }
         states[node.depth] = to;
         vocabulary.allow(made->inside, node);
-        if (dfa.accept[static_cast<size_t>(to)] && node.end > i + 1) {
-            bool continues = follow_.empty();
-            for (uint32_t child = i + 1; !continues && child < node.end; child = trie[child].end)
-                continues = follow_[trie[child].byte];
-            if (continues) made->exits.push_back(i);
-        }
+        if (dfa.accept[static_cast<size_t>(to)] && node.end > i + 1) made->exits.push_back(i);
         ++i;
     }
     const std::lock_guard lock(mutex_);
@@ -85,6 +80,7 @@ Vocabulary::Vocabulary(VocabularySource source) : source_(std::move(source)) {
         }
         Node &node = trie_[path.back()];
         same_[t] = node.token;
+        node.shared = node.token >= 0;
         node.token = static_cast<int32_t>(t);
         last = text;
     }

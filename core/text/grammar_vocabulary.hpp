@@ -34,13 +34,11 @@ struct LeafMask {
 /// An automaton in use on a vocabulary; masks are made when first asked for. Thread-safe.
 class Leaf {
 public:
-    /// `follow`: bytes with which what comes after the automaton can begin; exits that cannot continue are left out.
-    Leaf(Dfa dfa, std::vector<bool> follow) : dfa(std::move(dfa)), follow_(std::move(follow)) {}
+    explicit Leaf(Dfa automaton) : dfa(std::move(automaton)) {}
     std::shared_ptr<const LeafMask> mask(const class Vocabulary &vocabulary, int32_t state) const;
     const Dfa dfa;
 
 private:
-    std::vector<bool> follow_;
     mutable std::mutex mutex_;
     mutable std::unordered_map<int32_t, std::shared_ptr<const LeafMask>> masks_;
 };
@@ -75,12 +73,17 @@ public:
         uint32_t end;
         int32_t token;  ///< first token with exactly these bytes, -1 none
         uint8_t byte;
-        uint8_t depth;  ///< capped at 255: longer tokens are left out
+        uint8_t depth;  ///< tokens of 255 bytes and more are left out
+        bool shared = false;  ///< more than one token has these bytes
     };
     const std::vector<Node> &trie() const { return trie_; }
     /// Sets the node's token and any other token of the same bytes.
     void allow(TokenMask &mask, const Node &node) const {
-        for (int32_t t = node.token; t >= 0; t = same_[static_cast<size_t>(t)]) mask_set(mask, static_cast<uint32_t>(t));
+        if (node.token < 0) return;
+        mask_set(mask, static_cast<uint32_t>(node.token));
+        if (node.shared)
+            for (int32_t t = same_[static_cast<size_t>(node.token)]; t >= 0; t = same_[static_cast<size_t>(t)])
+                mask_set(mask, static_cast<uint32_t>(t));
     }
 
 private:

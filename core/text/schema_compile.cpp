@@ -51,12 +51,6 @@ std::string json_text(const SchemaJson &value) {
     return out;
 }
 
-std::vector<bool> follow_only(char c) {
-    std::vector<bool> out(256);
-    out[static_cast<uint8_t>(c)] = true;
-    return out;
-}
-
 }  // namespace
 
 // ---- entry points
@@ -275,7 +269,8 @@ uint32_t SchemaCompiler::raw(const SchemaJson &schema, const std::string &path) 
             }
             const std::optional<Dfa> language = string_language(simple, TextForm::raw, path);
             if (language)
-                choices.push_back(grammar_.leaf(*language, grammar_.text("</", grammar_.end()), follow_only('<')));
+                // The tail belongs to the automaton: only there must a mask look at what follows.
+                choices.push_back(grammar_.leaf(dfa_followed_by(*language, "</", path), grammar_.end()));
             else choices.push_back(grammar_.leaf(vocabulary_.common(CommonText::value), grammar_.end()));
         } catch (const Error &e) {
             if (e.status != DSV4_E_INVALID) throw;
@@ -319,6 +314,10 @@ uint32_t SchemaCompiler::number(const SchemaJson &schema, bool integer, const st
     if (schema.contains("multipleOf") && !(integer && schema["multipleOf"] == 1)) report(path, "multipleOf");
     if (range.low && range.high && compare_decimals(*range.low, *range.high) > 0)
         invalid(path, "minimum is greater than maximum");
+    if (!range.low && !range.high && !integer) {
+        static const Dfa any = number_text(NumberRange{}, "number");
+        return grammar_.leaf(any, grammar_.end());
+    }
     return grammar_.leaf(number_text(range, path), grammar_.end());
 }
 
@@ -372,10 +371,12 @@ uint32_t SchemaCompiler::member(uint32_t key_then, bool again) {
 
 /// The quoted key, at most 64 characters without escapes, none of the declared ones.
 uint32_t SchemaCompiler::undeclared_key(const std::vector<std::string> &declared, uint32_t next) {
-    std::string reason;
-    Dfa keys = intersect(*pattern_text("^[^\"\\\\\\u0000-\\u001f]{1,64}$", TextForm::raw, reason),
+    static const Dfa any = [] {
+        std::string reason;
+        return intersect(*pattern_text("^[^\"\\\\\\u0000-\\u001f]{1,64}$", TextForm::raw, reason),
                          dfa_avoiding(control_texts()), "key");
-    keys = dfa_without(keys, declared, "properties");
+    }();
+    const Dfa keys = dfa_without(any, declared, "properties");
     return grammar_.text("\"", grammar_.leaf(dfa_followed_by(keys, "\"", "key"), next));
 }
 
@@ -409,8 +410,8 @@ uint32_t SchemaCompiler::object(const SchemaJson &schema, const std::string &pat
             const uint32_t rule = json_value(inner, where);
             std::string key;
             append_json_string(key, name);
-            const auto text = [&] { return grammar_.text(key + ":", space(grammar_.call(rule, grammar_.end())), where); };
-            out.members.push_back({member(text(), false), member(text(), true), needed, false});
+            const uint32_t pair = grammar_.text(key + ":", space(grammar_.call(rule, grammar_.end())), where);
+            out.members.push_back({member(pair, false), member(pair, true), needed, false});
         } catch (const Error &e) {
             if (e.status != DSV4_E_INVALID || needed) throw;  // an impossible optional property just never appears
         }
@@ -431,10 +432,9 @@ uint32_t SchemaCompiler::object(const SchemaJson &schema, const std::string &pat
         else {
             const uint32_t rule = extra.is_object() && !extra.empty() ? json_value(extra, path + ".*")
                                                                       : free_form(1, false);
-            const auto pair = [&] {
-                return undeclared_key(declared, grammar_.text(":", space(grammar_.call(rule, grammar_.end()))));
-            };
-            out.members.push_back({member(pair(), false), member(pair(), true), false, true});
+            const uint32_t pair =
+                undeclared_key(declared, grammar_.text(":", space(grammar_.call(rule, grammar_.end()))));
+            out.members.push_back({member(pair, false), member(pair, true), false, true});
         }
     }
     if (out.members.size() > 63 && (out.min > required.size() || out.max < out.members.size())) {
@@ -467,13 +467,11 @@ uint32_t SchemaCompiler::free_form(size_t depth, bool object_only) {
             list.again = grammar_.text(",", space(grammar_.call(inner, grammar_.end())));
             choices.push_back(grammar_.text("[", grammar_.list(list)));
         }
-        static const std::vector<std::string> none;
-        const auto pair = [&] {
-            const Leaf &keys = vocabulary_.common(content_ ? CommonText::json_content_string : CommonText::json_string);
-            return grammar_.text("\"", grammar_.leaf(keys, grammar_.text(":", space(grammar_.call(inner, grammar_.end())))));
-        };
+        const Leaf &keys = vocabulary_.common(content_ ? CommonText::json_content_string : CommonText::json_string);
+        const uint32_t pair =
+            grammar_.text("\"", grammar_.leaf(keys, grammar_.text(":", space(grammar_.call(inner, grammar_.end())))));
         GrammarObject object{};
-        object.members.push_back({member(pair(), false), member(pair(), true), false, true});
+        object.members.push_back({member(pair, false), member(pair, true), false, true});
         object.close_empty = close_with('}', false);
         object.close = close_with('}', true);
         choices.push_back(grammar_.text("{", grammar_.object(std::move(object))));

@@ -3,6 +3,7 @@
 #include <array>
 
 #include "core/error.hpp"
+#include "core/text/byte_level.hpp"
 #include "core/text/dsml_json.hpp"
 #include "core/text/dsml_strict.hpp"
 #include "core/text/schema_compile.hpp"
@@ -32,7 +33,7 @@ constexpr std::array kKnown = {"type", "enum", "const", "properties", "required"
 SchemaJson parse_schema_json(std::string_view text, const std::string &what) {
     if (text.size() > kMaxSchemaText)
         throw Error(DSV4_E_UNSUPPORTED, what + ": expected at most 1 MiB of JSON, found " + std::to_string(text.size()));
-    if (find_invalid_utf8(text) != std::string_view::npos) invalid(what, "expected UTF-8");
+    if (find_invalid_utf8(text) != text.size()) invalid(what, "expected UTF-8");
     switch (check_json(text)) {
     case JsonVerdict::too_deep:
         invalid(what, "expected at most " + std::to_string(kMaxJsonDepth) + " levels of JSON, found more");

@@ -57,7 +57,7 @@ class Tokenizer {
     }
     Tokenizer() = default;
 
-    Vocabulary vocabulary_;
+    TokenTable vocabulary_;
     std::vector<uint8_t> flags_; // [id]
     MergeTable merges_;
     /// Added tokens are looked for in the raw text, first those the file marks "normalized": false, then the others in

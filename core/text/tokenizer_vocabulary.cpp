@@ -37,7 +37,7 @@ uint64_t hash_bytes(std::string_view bytes) {
 
 } // namespace
 
-void Vocabulary::build(const std::vector<std::optional<std::string>> &tokens) {
+void TokenTable::build(const std::vector<std::optional<std::string>> &tokens) {
     size_t total = 0;
     for (const auto &token : tokens) total += token ? token->size() : 0;
     blob_.reserve(total);
@@ -51,7 +51,7 @@ void Vocabulary::build(const std::vector<std::optional<std::string>> &tokens) {
     }
 }
 
-void Vocabulary::reserve_index(size_t count) {
+void TokenTable::reserve_index(size_t count) {
     const size_t wanted = std::bit_ceil(std::max<size_t>(2 * count, 16));
     if (wanted <= slots_.size()) return;
     const std::vector<Slot> old = std::exchange(slots_, std::vector<Slot>(wanted));
@@ -60,7 +60,7 @@ void Vocabulary::reserve_index(size_t count) {
         if (slot.id >= 0) index(slot.id);
 }
 
-void Vocabulary::index(TokenId id) {
+void TokenTable::index(TokenId id) {
     if (2 * (indexed_ + 1) > slots_.size()) reserve_index(2 * (indexed_ + 1));
     const std::string_view wanted = bytes(id);
     const uint64_t h = hash_bytes(wanted);
@@ -72,7 +72,7 @@ void Vocabulary::index(TokenId id) {
     ++indexed_;
 }
 
-TokenId Vocabulary::find(std::string_view wanted) const {
+TokenId TokenTable::find(std::string_view wanted) const {
     if (slots_.empty()) return -1;
     const uint64_t h = hash_bytes(wanted);
     const auto tag = static_cast<uint32_t>(h >> 32);

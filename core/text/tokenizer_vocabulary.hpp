@@ -10,7 +10,7 @@
 namespace dsv4 {
 
 /// Ids 0..size()-1, some of which may be unused. Immutable once built.
-class Vocabulary {
+class TokenTable {
   public:
     /// tokens[id] are the bytes of that token; unused ids are nullopt.
     void build(const std::vector<std::optional<std::string>> &tokens);

@@ -4,10 +4,10 @@
  *     dsv4::Runtime runtime;
  *     dsv4::Model model = runtime.load("/models/flash");
  *     dsv4::Session session = model.session();
- *     dsv4::GenerateOptions options;
- *     options.max_tokens = 64;
- *     for (const dsv4::Event &e : session.generate(ids, options))
- *         if (e.kind == DSV4_EVENT_TOKEN) use(e.token);
+ *     dsv4::Prompt prompt;
+ *     prompt.user("Why is the sky blue?");
+ *     for (const dsv4::Event &event : session.generate(prompt))
+ *         if (event.kind == DSV4_EVENT_TEXT) std::cout << dsv4::view(event.text) << std::flush;
  *
  * Objects     own one C object each, move and do not copy (Cancel copies: all copies are one token). get() is the C
  *             object, for calls that have no wrapper. Objects may be destroyed in any order.
@@ -97,6 +97,7 @@ using ModelInfo = Sized<dsv4_model_info>;
 using PlanOptions = Sized<dsv4_plan_options>;
 using SessionOptions = Sized<dsv4_session_options>;
 using EvaluateOptions = Sized<dsv4_evaluate_options>;
+using PromptOptions = Sized<dsv4_prompt_options>;
 using GenerateOptions = Sized<dsv4_generate_options>;
 /// Strings of an event live until the next call on its stream.
 using Event = Sized<dsv4_event>;
@@ -175,6 +176,133 @@ class Cancel {
     std::shared_ptr<dsv4_cancel> token_;
 };
 
+/// Text to tokens and back. Immutable: every call is [any thread].
+class Tokenizer {
+  public:
+    /// path: a tokenizer.json, or a folder that holds one.
+    static Tokenizer load(std::string_view path) {
+        return Tokenizer(detail::make<dsv4_tokenizer>(
+            [&](dsv4_tokenizer **out, dsv4_error *e) { return dsv4_tokenizer_load(str(path), out, e); }));
+    }
+
+    /// flags: DSV4_ENCODE_*. No BOS is added.
+    std::vector<std::int32_t> encode(std::string_view text, std::uint32_t flags = 0) const {
+        std::vector<std::int32_t> ids(text.size() / 2 + 8); // a guess; never more than one token to a byte
+        std::size_t count = 0;
+        const auto into = [&](dsv4_error *e) {
+            return dsv4_tokenizer_encode(get(), str(text), flags, ids.data(), ids.size(), &count, e);
+        };
+        detail::check(into);
+        if (count > ids.size()) {
+            ids.resize(count);
+            detail::check(into);
+        }
+        ids.resize(count);
+        return ids;
+    }
+    /// The tokens' bytes; they need not be UTF-8 (Decoder makes whole code points of them).
+    std::string decode(Ids ids) const {
+        return detail::text([&](dsv4_blob **out, dsv4_error *e) {
+            return dsv4_tokenizer_decode(get(), ids.data(), ids.size(), out, e);
+        });
+    }
+    std::size_t size() const noexcept { return dsv4_tokenizer_size(get()); } ///< one more than the largest id
+    /// The bytes of one token; they live as long as the tokenizer.
+    std::string_view token(std::int32_t id) const {
+        dsv4_str bytes{};
+        detail::check([&](dsv4_error *e) { return dsv4_tokenizer_token(get(), id, &bytes, nullptr, e); });
+        return view(bytes);
+    }
+    /// The token of exactly these bytes; throws DSV4_E_INVALID when there is none.
+    std::int32_t find(std::string_view bytes) const {
+        std::int32_t id = -1;
+        detail::check([&](dsv4_error *e) { return dsv4_tokenizer_find(get(), str(bytes), &id, e); });
+        return id;
+    }
+
+    dsv4_tokenizer *get() const noexcept { return tokenizer_.get(); }
+
+  private:
+    friend class Model;
+    explicit Tokenizer(dsv4_tokenizer *tokenizer) noexcept : tokenizer_(tokenizer) {}
+    detail::Handle<dsv4_tokenizer, dsv4_tokenizer_release> tokenizer_;
+};
+
+/// Tokens to text as they come, in whole code points. What a call returns lives until the next one.
+class Decoder {
+  public:
+    explicit Decoder(const Tokenizer &tokenizer)
+        : decoder_(detail::make<dsv4_decoder>(
+              [&](dsv4_decoder **out, dsv4_error *e) { return dsv4_decoder_create(tokenizer.get(), out, e); })) {}
+    std::string_view push(std::int32_t id) {
+        dsv4_str text{};
+        detail::check([&](dsv4_error *e) { return dsv4_decoder_push(get(), id, &text, e); });
+        return view(text);
+    }
+    std::string_view finish() {
+        dsv4_str text{};
+        detail::check([&](dsv4_error *e) { return dsv4_decoder_finish(get(), &text, e); });
+        return view(text);
+    }
+
+    dsv4_decoder *get() const noexcept { return decoder_.get(); }
+
+  private:
+    detail::Handle<dsv4_decoder, dsv4_decoder_release> decoder_;
+};
+
+/// A conversation, message by message.
+class Prompt {
+  public:
+    explicit Prompt(const PromptOptions &options = {})
+        : prompt_(detail::make<dsv4_prompt>(
+              [&](dsv4_prompt **out, dsv4_error *e) { return dsv4_prompt_create(&options, out, e); })) {}
+    /// An OpenAI-format request, or just its messages.
+    static Prompt from_json(std::string_view request, const PromptOptions &options = {}) {
+        return Prompt(detail::make<dsv4_prompt>(
+            [&](dsv4_prompt **out, dsv4_error *e) { return dsv4_prompt_from_json(str(request), &options, out, e); }));
+    }
+
+    Prompt &system(std::string_view text) { return add(dsv4_prompt_add_system, text); }
+    Prompt &user(std::string_view text) { return add(dsv4_prompt_add_user, text); }
+    Prompt &assistant(std::string_view text, std::string_view reasoning = {}) {
+        return add(dsv4_prompt_add_assistant, text, reasoning);
+    }
+    /// Adds a call to the assistant message that is last. arguments: a JSON object's text.
+    Prompt &tool_call(std::string_view call_id, std::string_view name, std::string_view arguments) {
+        return add(dsv4_prompt_add_tool_call, call_id, name, arguments);
+    }
+    Prompt &tool_result(std::string_view call_id, std::string_view text) {
+        return add(dsv4_prompt_add_tool_result, call_id, text);
+    }
+    /// Any OpenAI-format message, as JSON: the text of a DONE event, for one.
+    Prompt &message(std::string_view json) { return add(dsv4_prompt_add_message, json); }
+    /// Offers a tool, as OpenAI-format JSON.
+    Prompt &tool(std::string_view json_schema) { return add(dsv4_prompt_add_tool, json_schema); }
+    /// Puts the schema that answers must follow on the last message, a system or developer message.
+    Prompt &response_format(std::string_view json) { return add(dsv4_prompt_set_response_format, json); }
+    /// The exact text that the model is given.
+    std::string render() const {
+        return detail::text([&](dsv4_blob **out, dsv4_error *e) { return dsv4_prompt_render(get(), out, e); });
+    }
+
+    dsv4_prompt *get() const noexcept { return prompt_.get(); }
+
+  private:
+    explicit Prompt(dsv4_prompt *prompt) noexcept : prompt_(prompt) {}
+    template <class Add, class... Text> Prompt &add(Add *function, Text... texts) {
+        detail::check([&](dsv4_error *e) { return function(get(), str(texts)..., e); });
+        return *this;
+    }
+    detail::Handle<dsv4_prompt, dsv4_prompt_release> prompt_;
+};
+
+/// A whole completion as an OpenAI-format message. flags: DSV4_PARSE_*; tools: the array that was offered, or empty.
+inline std::string parse_completion(std::string_view text, std::uint32_t flags = 0, std::string_view tools = {}) {
+    return detail::text(
+        [&](dsv4_blob **out, dsv4_error *e) { return dsv4_parse_completion(str(text), flags, str(tools), out, e); });
+}
+
 /// One answer being generated: a range of events, or next() and poll() by hand. Destroying it stops the generation; the
 /// tokens handed out stay in the session, which is free again.
 class Stream {
@@ -230,17 +358,33 @@ class Stream {
 /// One conversation: its tokens and their cache. One call at a time.
 class Session {
   public:
-    /// The prompt is the whole conversation; what the session already holds of it is not computed again. With
-    /// DSV4_GENERATE_CONTINUE in options.flags it follows what the session holds. One stream at a time.
-    Stream generate(Ids ids, GenerateOptions options = {}) {
-        options.ids = ids.data();
-        options.id_count = ids.size();
-        return open(options, nullptr);
+    /// Tokens in, TOKEN events out. The prompt is the whole conversation; what the session already holds of it is not
+    /// computed again. With DSV4_GENERATE_CONTINUE in options.flags it follows what the session holds. One stream at a
+    /// time.
+    Stream generate(Ids ids, const GenerateOptions &options = {}) { return open_ids(ids, options, nullptr); }
+    Stream generate(Ids ids, const GenerateOptions &options, const Cancel &cancel) {
+        return open_ids(ids, options, cancel.get());
     }
-    Stream generate(Ids ids, GenerateOptions options, const Cancel &cancel) {
-        options.ids = ids.data();
-        options.id_count = ids.size();
-        return open(options, cancel.get());
+    /// A conversation in; REASONING, TEXT and TOOL events out.
+    Stream generate(const Prompt &prompt, const GenerateOptions &options = {}) {
+        return open_prompt(prompt, options, nullptr);
+    }
+    Stream generate(const Prompt &prompt, const GenerateOptions &options, const Cancel &cancel) {
+        return open_prompt(prompt, options, cancel.get());
+    }
+    /// A text to be continued, without any chat format; TEXT events out.
+    Stream complete(std::string_view text, const GenerateOptions &options = {}) {
+        return open_text(text, options, nullptr);
+    }
+    Stream complete(std::string_view text, const GenerateOptions &options, const Cancel &cancel) {
+        return open_text(text, options, cancel.get());
+    }
+
+    /// How many of a prompt's tokens the session already holds, and how many there are.
+    std::pair<std::size_t, std::size_t> match(const Prompt &prompt) {
+        std::size_t held = 0, total = 0;
+        detail::check([&](dsv4_error *e) { return dsv4_session_match(get(), prompt.get(), &held, &total, e); });
+        return {held, total};
     }
 
     /// Appends tokens; on_logits(position, kind, Span<const float>) is called for every row that options ask for.
@@ -277,6 +421,19 @@ class Session {
     friend class Model;
     explicit Session(dsv4_session *session) noexcept : session_(session) {}
 
+    Stream open_ids(Ids ids, GenerateOptions options, dsv4_cancel *cancel) {
+        options.ids = ids.data();
+        options.id_count = ids.size();
+        return open(options, cancel);
+    }
+    Stream open_prompt(const Prompt &prompt, GenerateOptions options, dsv4_cancel *cancel) {
+        options.prompt = prompt.get();
+        return open(options, cancel);
+    }
+    Stream open_text(std::string_view text, GenerateOptions options, dsv4_cancel *cancel) {
+        options.text = str(text);
+        return open(options, cancel);
+    }
     Stream open(const GenerateOptions &options, dsv4_cancel *cancel) {
         return Stream(detail::make<dsv4_stream>(
             [&](dsv4_stream **out, dsv4_error *e) { return dsv4_stream_open(get(), &options, cancel, out, e); }));
@@ -304,6 +461,11 @@ class Model {
         ModelInfo info;
         detail::check([&](dsv4_error *e) { return dsv4_model_get_info(get(), &info, e); });
         return info;
+    }
+    /// The model's own; read when it is first asked for.
+    Tokenizer tokenizer() const {
+        return Tokenizer(detail::make<dsv4_tokenizer>(
+            [&](dsv4_tokenizer **out, dsv4_error *e) { return dsv4_model_get_tokenizer(get(), out, e); }));
     }
     Session session(const SessionOptions &options = {}) const {
         return Session(detail::make<dsv4_session>(

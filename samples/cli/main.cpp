@@ -15,6 +15,7 @@ int main(int argc, char **argv) {
     tool::add_plan(app, exit_code);
     tool::add_bench(app, exit_code);
     tool::add_backends(app, exit_code);
+    tool::add_conformance(app, exit_code);
     tool::add_text(app, exit_code);
     try {
         app.parse(argc, argv);

@@ -71,6 +71,7 @@ void add_generate(CLI::App &app, int &exit_code);
 void add_plan(CLI::App &app, int &exit_code);
 void add_backends(CLI::App &app, int &exit_code);
 void add_bench(CLI::App &app, int &exit_code);
+void add_conformance(CLI::App &app, int &exit_code);
 void add_text(CLI::App &app, int &exit_code);
 
 }  // namespace tool

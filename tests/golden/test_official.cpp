@@ -2,9 +2,11 @@
 //
 // Rounding to FP8 turns differences of one unit in the last place into 3 % of one value now and then, and where two
 // experts or two entries score almost alike it may choose the other one: such a row differs a lot, and rightly. So the
-// median is held to 1 %, and every row beyond 5 % must have chosen differently from the oracle, or have had a near tie.
+// median is held to 1 %, and every row beyond 5 % must have chosen differently from the oracle; where the oracle's choice
+// is not on record, a change of the input in its last bit must bring the oracle's row about.
 #include <cstdio>
 #include <numeric>
+#include <random>
 #include <set>
 
 #include "core/model/forward.hpp"
@@ -24,7 +26,7 @@ std::vector<float> read_rows(const Device &device, const dsv4_buffer *buffer, in
 }
 
 struct Table {
-    size_t layers = 0, rows = 0, beyond = 0, tapped = 0, explained = 0;
+    size_t layers = 0, rows = 0, beyond = 0, by_choice = 0, by_tie = 0;
     double worst_median = 0;
 };
 
@@ -57,16 +59,9 @@ class Layers {
 
     void run(int32_t l, Table &table) {
         const auto T = int32_t(tokens_.size());
-        const int64_t width = int64_t(shape_.streams) * shape_.hidden;
         const auto in = vectors_.floats("streams." + std::to_string(l));
         const auto want = vectors_.floats("streams." + std::to_string(l + 1));
-        forward_->begin(step_);
-        call(device_.memory->buffer_write, device_.queue(), forward_->streams(), 0, T, in.data());
-        forward_->layer(l);
-        const auto got = read_rows(device_, forward_->streams(), T, width);
-        std::vector<double> error;
-        for (int32_t t = 0; t < T; ++t)
-            error.push_back(relative_error(got.data() + t * width, want.data() + t * width, size_t(width)));
+        const auto error = errors(l, in, want);
         auto sorted = error;
         std::nth_element(sorted.begin(), sorted.begin() + T / 2, sorted.end());
         const double median = sorted[size_t(T / 2)];
@@ -75,20 +70,45 @@ class Layers {
         table.worst_median = std::max(table.worst_median, median);
         ++table.layers;
         table.rows += size_t(T);
+        std::set<int32_t> unexplained;
         for (int32_t t = 0; t < T; ++t) {
             if (error[size_t(t)] < 0.05) continue;
             ++table.beyond;
             const auto tap = std::find(positions_.begin(), positions_.end(), t);
-            if (tap == positions_.end()) continue;  // the oracle's choices are on record for some positions only
-            ++table.tapped;
-            const bool explained = chose_differently(l, t, size_t(tap - positions_.begin()));
-            INFO("token " << t << ": error " << error[size_t(t)]);
-            CHECK(explained);
-            table.explained += explained;
+            if (tap != positions_.end() && chose_differently(l, t, size_t(tap - positions_.begin()))) ++table.by_choice;
+            else unexplained.insert(t);
         }
+        table.by_tie += unexplained.size();
+        std::mt19937 random(7);
+        for (int trial = 0; trial < 24 && !unexplained.empty(); ++trial) {
+            auto near = in;
+            for (float &x : near) x *= 1 + (float(random() % 3) - 1) * 0x1p-8f;  // a step of bf16 up, down or none
+            const auto again = errors(l, near, want);
+            for (auto t = unexplained.begin(); t != unexplained.end();)
+                t = again[size_t(*t)] < 0.05 ? unexplained.erase(t) : std::next(t);
+        }
+        for (const int32_t t : unexplained) {
+            INFO("token " << t << ": error " << error[size_t(t)]);
+            CHECK(false);
+        }
+        table.by_tie -= unexplained.size();
     }
 
   private:
+    /// Of each token's streams after layer l.
+    std::vector<double> errors(int32_t l, const std::vector<float> &in, const std::vector<float> &want) {
+        const auto T = int32_t(tokens_.size());
+        const int64_t width = int64_t(shape_.streams) * shape_.hidden;
+        forward_->begin(step_);
+        call(device_.memory->buffer_write, device_.queue(), forward_->streams(), 0, T, in.data());
+        forward_->layer(l);
+        const auto got = read_rows(device_, forward_->streams(), T, width);
+        std::vector<double> error;
+        for (int32_t t = 0; t < T; ++t)
+            error.push_back(relative_error(got.data() + t * width, want.data() + t * width, size_t(width)));
+        return error;
+    }
+
     bool chose_differently(int32_t l, int32_t t, size_t tap) const {
         const auto T = int32_t(tokens_.size());
         const std::string prefix = "tap.layers." + std::to_string(l) + ".";
@@ -133,9 +153,9 @@ void compare(const std::string &checkpoint) {
     Layers layers(device, checkpoint);
     Table table;
     for (int32_t l = 0; l < layers.count(); ++l) layers.run(l, table);
-    std::printf("%-12s %zu layers, %zu rows: worst median %.2f %%, beyond 5 %%: %zu, of which on record %zu, explained %zu\n",
+    std::printf("%-12s %zu layers, %zu rows: worst median %.2f %%, beyond 5 %%: %zu (%zu by another choice, %zu by a tie)\n",
                 std::filesystem::path(checkpoint).filename().c_str(), table.layers, table.rows,
-                100 * table.worst_median, table.beyond, table.tapped, table.explained);
+                100 * table.worst_median, table.beyond, table.by_choice, table.by_tie);
     CHECK(double(table.beyond) < 0.1 * double(table.rows));
 }
 

@@ -1,6 +1,6 @@
 // Throughput of the lenient stream parser: parse_bench [MB]
-#include <chrono>
 #include <cstdio>
+#include <ctime>
 #include <cstdlib>
 
 #include "core/text/dsml_stream.hpp"
@@ -9,12 +9,19 @@ using namespace dsv4;
 
 namespace {
 
+/// Seconds of processor time: a shared machine's other work does not count.
+double now() {
+    timespec t{};
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) * 1e-9;
+}
+
 double run(const DsmlStreamOptions &options, const std::string &text, size_t chunk) {
     double best = 1e9;
     for (int round = 0; round < 3; ++round) {
         DsmlStreamParser parser(options);
         size_t bytes = 0;
-        const auto begin = std::chrono::steady_clock::now();
+        const auto begin = now();
         for (size_t i = 0; i < text.size(); i += chunk) {
             std::vector<DsmlEvent> events;
             parser.feed(std::string_view(text).substr(i, chunk), events);
@@ -22,7 +29,7 @@ double run(const DsmlStreamOptions &options, const std::string &text, size_t chu
         }
         std::vector<DsmlEvent> events;
         parser.finish(events);
-        best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+        best = std::min(best, now() - begin);
         if (bytes < text.size() / 2) std::abort();
     }
     return static_cast<double>(text.size()) / best / 1e6;

@@ -132,18 +132,15 @@ int main(int argc, char **argv) {
     so.prefill_chunk = 5;
 
     fail_each(
-        "runtime, load, plan, session", 120, everything,
+        "runtime, load, session", 120, everything,
         [&](dsv4_error *err) {
             dsv4_runtime *runtime = nullptr;
             dsv4_model *model = nullptr;
             dsv4_session *session = nullptr;
-            dsv4_blob *plan = nullptr;
             dsv4_status status = dsv4_runtime_create(&ro, &runtime, err);
             if (status >= 0) status = dsv4_model_load(runtime, dir, &mo, &model, err);
-            if (status >= 0) status = dsv4_model_plan(runtime, dir, nullptr, &plan, err);
             if (status >= 0) status = dsv4_session_create(model, &so, &session, err);
             dsv4_session_release(session);
-            dsv4_blob_release(plan);
             dsv4_model_release(model);
             dsv4_runtime_release(runtime);
             return status;

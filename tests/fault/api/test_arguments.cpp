@@ -225,9 +225,10 @@ TEST_CASE("values out of range", "[api]") {
         g.prompt = {1, 2};
         auto o = g.options();
         change(o);
-        return [&s, g, o](dsv4_error *e) mutable {
-            if (o.ids) o.ids = g.prompt.data();
-            return dsv4_generate(s.session.get(), &o, nullptr, nullptr, nullptr, e);
+        return [&s, g, o](dsv4_error *e) {
+            auto mine = o;
+            mine.ids = g.prompt.data();  // g moved here
+            return dsv4_generate(s.session.get(), &mine, nullptr, nullptr, nullptr, e);
         };
     };
     const int32_t far_id = 131;
@@ -282,8 +283,9 @@ TEST_CASE("models that cannot be loaded", "[api]") {
     const auto as_is = [](dsv4_model_options &) {};
     for (const std::string &path : {std::string(), folder / "absent", folder.path(), folder / std::string("a\nb\x01"),
                                     folder / std::string(300, 'x'), folder / (std::string(200, 'x') + "\xC3\xA4\xC3\xA4"),
-                                    good + "/config.json", std::string("bad\0path", 8)})
+                                    good + "/config.json"})
         refused(DSV4_E_MODEL, load_with(path, as_is));
+    refused(DSV4_E_INVALID, load_with(good + std::string("\0more", 5), as_is));
     refused(DSV4_E_UNSUPPORTED, load_with(good, [](auto &o) { o.backend = view("quantum"); }));
     refused(DSV4_E_INVALID, load_with(good, [](auto &o) { o.backend = {nullptr, 3}; }));
     refused(DSV4_E_INVALID, load_with(good, [](auto &o) { o.device = 7; }));

@@ -36,11 +36,10 @@ inline Sample sample(const Constraint &constraint, std::mt19937 &random, size_t 
         }
         uint32_t token = tokens[random() % tokens.size()];
         if (out.text.size() > budget) {
-            // Some continuation realizes least_remaining(), byte by byte if need be.
+            // Some byte or control token always realizes least_remaining().
             uint32_t best = UINT32_MAX;
-            for (int tries = 0; tries < 200; ++tries) {
-                const uint32_t t = tokens.size() <= 200 ? tokens[static_cast<size_t>(tries) % tokens.size()]
-                                                        : tokens[random() % tokens.size()];
+            for (const uint32_t t : tokens) {
+                if (vocabulary.bytes(t).size() != 1 && !vocabulary.added(t)) continue;
                 ConstraintState next = state;
                 next.advance(t);
                 const uint32_t left = next.is_terminal() ? 0 : next.least_remaining();

@@ -166,6 +166,9 @@ TEST_CASE("arguments that cannot be read never turn into an empty call") {
     CHECK(told(kOpen + invoke("run") + "hm " + parameter("n", "false") + "1" + kParameterEnd + kInvokeEnd + kClose) ==
           "||run({\"n\": 1})[stray_text]|discarded");
     CHECK(told(kOpen + parameter("cmd") + "x" + kParameterEnd + kInvokeEnd + kClose) == "|||empty_block,discarded");
+    DsmlStreamOptions options = offered();
+    options.max_buffered_value = 8;
+    CHECK(told(kOpen + invoke("run") + "{\"n\": \"\u4f60\u597d\"}\n" + kInvokeEnd + kClose, options) == "||!run()[incomplete,stray_text]|discarded");
 }
 
 TEST_CASE("argument deltas arrive while a value is being written") {

@@ -89,7 +89,7 @@ TEST_CASE("length, stop ids, EOS and the context end an answer", "[stream]") {
         const auto session = f.session();
         auto g = f.ask(12);
         const auto at = size_t(std::find(whole.begin(), whole.end(), whole[4]) - whole.begin());
-        g.stop_ids = {whole[4], 130};
+        g.stop_ids = {whole[4], 3};
         const Answer a = generate(session.get(), g);
         CHECK(a.done.finish == DSV4_FINISH_STOP);
         CHECK(a.done.token == whole[4]);

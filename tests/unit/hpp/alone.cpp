@@ -39,5 +39,9 @@ int every_template(dsv4::Runtime &runtime, const dsv4::Cancel &cancel) {
     int tokens = 0;
     for (const dsv4::Event &event : session.generate({1, 2, 3})) tokens += event.kind == DSV4_EVENT_TOKEN;
     for (const dsv4::Event &event : session.generate(std::vector<std::int32_t>{1}, {}, cancel)) tokens += event.token;
+    dsv4::Prompt prompt;
+    prompt.system("a").user("b").assistant("c", "d").tool_call("e", "f", "{}").tool_result("e", "g");
+    for (const dsv4::Event &event : session.generate(prompt)) tokens += event.kind == DSV4_EVENT_TEXT;
+    for (const dsv4::Event &event : session.complete("h", {}, cancel)) tokens += event.kind == DSV4_EVENT_TEXT;
     return tokens;
 }
