@@ -47,11 +47,12 @@ Variants variants() {
              {"avx2", kernels_avx2, avx2},
              {"avx512", kernels_avx512, avx512},
              {"avx512_bf16", kernels_avx512_bf16, bf16},
+             {"onednn", kernels_onednn, bf16 && kernels_onednn(), true},
              {"amx", kernels_amx, amx}},
-            5};
+            6};
 }
 #else
-Variants variants() { return {{{"portable", kernels_portable, true}, {}, {}, {}, {}}, 1}; }
+Variants variants() { return {{{"portable", kernels_portable, true}, {}, {}, {}, {}, {}}, 1}; }
 #endif
 
 } // namespace dsv4::cpu

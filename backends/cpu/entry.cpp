@@ -1,13 +1,17 @@
 // The plugin's only export, and its one device: the processors that this process may use.
 #include "backends/cpu/cpu_features.hpp"
+#include "backends/cpu/expert_store.hpp"
 #include "backends/cpu/formats.hpp"
 #include "backends/cpu/objects.hpp"
+#include "backends/cpu/onednn.hpp"
 #include <unistd.h>
 #include <cstring>
 
 namespace dsv4::cpu {
 
 namespace {
+
+dsv4_host host_log = {}; // the last host's
 
 dsv4_status probe(uint32_t *devices, uint32_t *score, dsv4_error *err) {
     return boundary(err, [&] {
@@ -22,7 +26,7 @@ const Variant &choose(const Variants &all, const std::string &wanted) {
     for (int i = 0; i < all.count; ++i) {
         const Variant &v = all.list[i];
         known += std::string(i ? ", " : "") + v.name + (v.usable ? "" : " (not on this processor)");
-        if (wanted.empty() ? v.usable : wanted == v.name) best = &v;
+        if (wanted.empty() ? v.usable && !v.by_name_only : wanted == v.name) best = &v;
     }
     if (!best) throw Error(DSV4_E_UNSUPPORTED, "cpu: no variant '" + wanted + "'; there are " + known);
     if (!best->usable)
@@ -44,19 +48,36 @@ dsv4_status device_open(const dsv4_device_options *given, dsv4_device **out, dsv
             throw Error(DSV4_E_UNSUPPORTED, "cpu: numerics " + std::to_string(o.numerics) + " is not known");
         const Variants all = variants();
         auto device = std::make_unique<dsv4_device>();
-        device->kernels = choose(all, std::string(o.variant.data ? o.variant.data : "", o.variant.size)).kernels();
+        const Variant &variant = choose(all, std::string(o.variant.data ? o.variant.data : "", o.variant.size));
+        device->kernels = variant.kernels();
         device->numerics = o.numerics == DSV4_NUMERICS_DEFAULT ? int32_t(DSV4_NUMERICS_NATIVE) : o.numerics;
         device->capabilities =
-            DSV4_CAP_ROW_INDEPENDENT | DSV4_CAP_EXACT | DSV4_CAP_OFFICIAL | DSV4_CAP_MAPPED_WEIGHTS;
+            DSV4_CAP_ROW_INDEPENDENT | DSV4_CAP_EXACT | DSV4_CAP_OFFICIAL | DSV4_CAP_MAPPED_WEIGHTS | DSV4_CAP_DISK_EXPERTS;
+        device->store = std::make_unique<ExpertStore>(o.expert_budget);
         device->tables = std::make_unique<Tables>();
         fill_tables(*device->tables);
         device->pool = std::make_unique<Pool>(o.threads ? o.threads : usable_processors(),
                                               (o.flags & DSV4_DEVICE_PIN_THREADS) != 0, kernel_scratch_bytes);
+        if (variant.by_name_only) { // oneDNN sums in an order of its own, which depends on the number of rows
+            device->capabilities &= ~uint32_t(DSV4_CAP_ROW_INDEPENDENT);
+            for (int i = 0; i < device->pool->threads(); ++i) device->libraries.push_back(onednn_state());
+        }
         *out = device.release();
     });
 }
 
-void device_close(dsv4_device *device) { delete device; }
+void device_close(dsv4_device *device) {
+    if (!device) return;
+    const ExpertStore &store = *device->store;
+    if (const uint64_t all = store.hits() + store.misses(); all && host_log.log) {
+        char line[160];
+        const int n = std::snprintf(line, sizeof line, "cpu: experts on disk: %llu of %llu found in memory, %.1f GB read",
+                                    static_cast<unsigned long long>(store.hits()),
+                                    static_cast<unsigned long long>(all), double(store.bytes_read()) * 1e-9);
+        host_log.log(host_log.self, 2, {line, size_t(n)});
+    }
+    delete device;
+}
 
 dsv4_status device_query(dsv4_device *device, dsv4_device_info *info, dsv4_error *err) {
     return boundary(err, [&] {
@@ -87,20 +108,32 @@ const void *ops(dsv4_device *, uint32_t family) {
     return nullptr;
 }
 
-void shutdown() {} // threads end with their device
+void shutdown() { host_log = {}; } // threads end with their device
 
 const dsv4_backend backend = {sizeof(dsv4_backend), DSV4_BACKEND_ABI, "cpu", DSV4_CPU_BUILD, probe, device_open,
                               device_close, device_query, ops, shutdown};
 
+void keep_host(const dsv4_host *host) {
+    if (host && DSV4_HAS(host, log)) host_log = *host;
+}
+
 } // namespace
+
+dsv4_status enter(uint32_t abi_min, uint32_t abi_max, const dsv4_host *host, const dsv4_backend **out, dsv4_error *err) {
+    *out = nullptr;
+    if (abi_min > DSV4_BACKEND_ABI || abi_max < DSV4_BACKEND_ABI)
+        return report(err, DSV4_E_UNSUPPORTED, 0, "cpu: this plugin speaks ABI 1 only");
+    keep_host(host);
+    *out = &backend;
+    return DSV4_OK;
+}
 
 } // namespace dsv4::cpu
 
-extern "C" DSV4_BACKEND_EXPORT dsv4_status dsv4_backend_entry(uint32_t abi_min, uint32_t abi_max, const dsv4_host *,
+dsv4_device::dsv4_device() = default;
+dsv4_device::~dsv4_device() = default;
+
+extern "C" DSV4_BACKEND_EXPORT dsv4_status dsv4_backend_entry(uint32_t abi_min, uint32_t abi_max, const dsv4_host *host,
                                                               const dsv4_backend **out, dsv4_error *err) {
-    *out = nullptr;
-    if (abi_min > DSV4_BACKEND_ABI || abi_max < DSV4_BACKEND_ABI)
-        return dsv4::cpu::report(err, DSV4_E_UNSUPPORTED, 0, "cpu: this plugin speaks ABI 1 only");
-    *out = &dsv4::cpu::backend;
-    return DSV4_OK;
+    return dsv4::cpu::enter(abi_min, abi_max, host, out, err);
 }

@@ -53,6 +53,7 @@ struct GemmArgs {
     float *y;                // y[t * ldy + (n - row0)]
     int64_t ldy;
     void *scratch;           // kernel_scratch_bytes, 64-byte aligned, the thread's own
+    void *library;           // the thread's state of another library's kernels; NULL where there is none
 };
 
 /// One token, a range of heads: softmax(q K^T * scale, sink) K over n rows given by address.
@@ -100,6 +101,8 @@ struct Kernels {
     size_t (*bf16_pack_bytes)(const Matrix *w, int32_t tokens);
     void (*bf16_pack)(const PackArgs *args);
     void (*bf16_gemm)(const GemmArgs *args);
+    /// `rows` rows from row on as bf16, columns in the order of bf16_pack, rows out_cols apart; NULL: not offered.
+    void (*bf16_decode)(const Tables *tables, const Matrix *w, int32_t row, int32_t rows, uint16_t *out, int64_t out_cols);
 
     void (*attend)(const AttendArgs *args);
     size_t (*index_prepare_bytes)(int32_t heads, int32_t dim);
@@ -130,5 +133,6 @@ const Kernels *kernels_avx2();
 const Kernels *kernels_avx512();
 const Kernels *kernels_avx512_bf16();
 const Kernels *kernels_amx();
+const Kernels *kernels_onednn(); // avx512_bf16 with oneDNN for many tokens; NULL when built without it
 
 } // namespace dsv4::cpu

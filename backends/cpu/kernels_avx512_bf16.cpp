@@ -103,8 +103,12 @@ void bf16_gemm(const GemmArgs *a) {
     }
 }
 
+void decode_rows(const Tables *t, const Matrix *w, int32_t row, int32_t rows, uint16_t *out, int64_t out_cols) {
+    for (int32_t r = 0; r < rows; ++r) bf16_decode(t, w, row + r, 0, w->cols, out + r * out_cols);
+}
+
 const Kernels table = {"avx512_bf16", DSV4_KERNELS_F32, rows_at_once, bf16_supports, bf16_pack_bytes, bf16_pack,
-                       bf16_gemm, attend, index_prepare_bytes, index_prepare, index_score, DSV4_KERNELS_REST};
+                       bf16_gemm, decode_rows, attend, index_prepare_bytes, index_prepare, index_score, DSV4_KERNELS_REST};
 
 } // namespace
 

@@ -4,7 +4,7 @@
 namespace dsv4::cpu {
 
 namespace {
-const Kernels table = {"portable",  DSV4_KERNELS_F32, 0, nullptr, nullptr, nullptr, nullptr, attend, index_prepare_bytes,
+const Kernels table = {"portable",  DSV4_KERNELS_F32, 0, nullptr, nullptr, nullptr, nullptr, nullptr, attend, index_prepare_bytes,
                        index_prepare, index_score, DSV4_KERNELS_REST};
 }
 

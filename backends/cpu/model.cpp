@@ -1,4 +1,5 @@
 // Blocks, caches and batches. Matrices stay where the core mapped them; small vectors become float32.
+#include "backends/cpu/expert_store.hpp"
 #include "backends/cpu/formats.hpp"
 #include "backends/cpu/objects.hpp"
 #include <algorithm>
@@ -138,6 +139,10 @@ const dsv4_tensor &tensor_at(const dsv4_block_desc &desc, uint32_t i) {
                                                   size_t(i) * desc.tensor_stride);
 }
 
+int expert_part(int32_t role) {
+    return role == DSV4_ROLE_EXPERT_W1 ? 0 : role == DSV4_ROLE_EXPERT_W2 ? 1 : role == DSV4_ROLE_EXPERT_W3 ? 2 : -1;
+}
+
 void take_tensor(dsv4_block &b, const dsv4_tensor &t) {
     if (t.role <= 0 || t.role >= 80) return; // a role of a newer core: no operator here asks for it
     if (is_vector(t.role)) {
@@ -163,10 +168,7 @@ void take_tensor(dsv4_block &b, const dsv4_tensor &t) {
     if ((rows && rows != m.rows) || (cols && cols != m.cols))
         refuse(b, t, "expected [" + std::to_string(rows) + ", " + std::to_string(cols) + "], found [" +
                          std::to_string(m.rows) + ", " + std::to_string(m.cols) + "]");
-    const int part = t.role == DSV4_ROLE_EXPERT_W1   ? 0
-                     : t.role == DSV4_ROLE_EXPERT_W2 ? 1
-                     : t.role == DSV4_ROLE_EXPERT_W3 ? 2
-                                                     : -1;
+    const int part = expert_part(t.role);
     if (part < 0) {
         b.matrices[t.role] = m;
         return;
@@ -209,11 +211,33 @@ dsv4_status block_bytes(dsv4_device *, const dsv4_shape *shape, const dsv4_block
     });
 }
 
+/// Leaves the routed experts of a block on disk: from now on their bytes come through the device's store.
+void store_experts(dsv4_device &device, dsv4_block &b, const dsv4_block_desc &desc) {
+    struct Parts {
+        FilePiece part[ExpertStore::pieces];
+    };
+    std::vector<Parts> all(size_t(b.shape.experts));
+    bool any = false;
+    for (uint32_t i = 0; i < desc.tensor_count; ++i) {
+        const dsv4_tensor &t = tensor_at(desc, i);
+        const int part = expert_part(t.role);
+        if (part < 0) continue;
+        if (!t.path) refuse(b, t, "experts on disk need tensors that are mapped from a file");
+        const int32_t file = device.store->file(t.path);
+        FilePiece *to = all[size_t(t.expert)].part;
+        to[part] = {file, t.file_offset, t.bytes};
+        if (t.scale_dtype) to[3 + part] = {file, t.scale_file_offset, t.scale_bytes};
+        any = true;
+    }
+    if (!any) return;
+    b.store = device.store.get();
+    for (const Parts &p : all) b.stored.push_back(device.store->add(p.part));
+}
+
 dsv4_status block_create(dsv4_device *device, const dsv4_shape *shape, const dsv4_block_desc *desc, dsv4_block **out,
                          dsv4_error *err) {
     *out = nullptr;
     return boundary(err, [&] {
-        (void)device;
         auto b = std::make_unique<dsv4_block>();
         b->shape = read_sized(shape, "dsv4_shape");
         check_shape(b->shape);
@@ -222,9 +246,8 @@ dsv4_status block_create(dsv4_device *device, const dsv4_shape *shape, const dsv
         b->index = d.index;
         b->ratio = d.compress_ratio;
         if (d.rope_frequency) b->rope.assign(d.rope_frequency, d.rope_frequency + b->shape.rope_dims / 2);
-        if (d.expert_tier == DSV4_TIER_DISK)
-            throw Error(DSV4_E_UNSUPPORTED, "cpu: " + b->name() + ": experts on disk are not offered by this build");
         for (uint32_t i = 0; i < d.tensor_count; ++i) take_tensor(*b, tensor_at(d, i));
+        if (d.expert_tier == DSV4_TIER_DISK) store_experts(*device, *b, d);
         *out = b.release();
     });
 }
@@ -363,6 +386,10 @@ const dsv4_model_ops model_ops = {sizeof(dsv4_model_ops), 0,           block_byt
                                   batch_release,          batch_set};
 
 } // namespace dsv4::cpu
+
+dsv4_block::~dsv4_block() {
+    for (const int64_t expert : stored) store->remove(expert);
+}
 
 std::string dsv4_block::name() const {
     return kind == DSV4_BLOCK_ENDS  ? std::string("the ends")

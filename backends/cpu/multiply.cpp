@@ -100,7 +100,7 @@ void multiply(dsv4_queue &queue, int32_t tokens, const Product *products, int32_
             if (r.begin >= r.end) continue;
             float *y = p.y + (r.begin - p.row0);
             const GemmArgs args = {device.tables.get(), p.w, in.data, tokens, r.begin, r.end, y, p.ldy,
-                                   device.pool->scratch(thread)};
+                                   device.pool->scratch(thread), device.library(thread)};
             in.bf16 ? k.bf16_gemm(&args) : k.f32_gemm(&args);
             if (device.official() && !p.keep_output)
                 for (int32_t t = 0; t < tokens; ++t) k.round_bf16(y + t * p.ldy, r.end - r.begin);

@@ -12,6 +12,8 @@
 
 namespace dsv4::cpu {
 
+class ExpertStore;
+
 /// Zeroed pages straight from the kernel: a cache takes memory only as it fills.
 class Pages {
   public:
@@ -35,12 +37,18 @@ enum Scratch { // one slot each, so that pieces that live at the same time do no
 } // namespace dsv4::cpu
 
 struct dsv4_device {
+    dsv4_device();
+    ~dsv4_device();
     const dsv4::cpu::Kernels *kernels = nullptr;
     std::unique_ptr<dsv4::cpu::Tables> tables;
     std::unique_ptr<dsv4::cpu::Pool> pool;
     int32_t numerics = DSV4_NUMERICS_NATIVE;
     uint32_t capabilities = 0;
+    std::vector<std::shared_ptr<void>> libraries; // by thread; empty unless the variant brings some
 
+    std::unique_ptr<dsv4::cpu::ExpertStore> store; // experts on disk
+
+    void *library(int thread) const { return libraries.empty() ? nullptr : libraries[size_t(thread)].get(); }
     bool exact() const { return numerics == DSV4_NUMERICS_EXACT; }
     bool official() const { return numerics == DSV4_NUMERICS_OFFICIAL; }
 };
@@ -67,6 +75,9 @@ struct dsv4_block {
     dsv4::cpu::Matrix matrices[80] = {};          // by role; data NULL: absent
     std::vector<float> vectors[80];               // norms, biases, bases, scales, sinks, ape: float32
     std::vector<dsv4::cpu::Matrix> experts[3];    // w1, w2, w3 by expert
+    std::vector<int64_t> stored;                  // by expert, into the store; empty: experts are in memory
+    dsv4::cpu::ExpertStore *store = nullptr;
+    ~dsv4_block();
     const uint8_t *tid2eid = nullptr;
     int32_t tid2eid_bytes = 8;
     int64_t tid2eid_rows = 0;

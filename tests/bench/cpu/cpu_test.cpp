@@ -186,3 +186,67 @@ TEST_CASE("a token's bits do not depend on batch, chunks or threads") {
             CHECK(same);
         }
 }
+
+TEST_CASE("experts on disk give the same bits, under any budget, and a broken disk is an error") {
+    Weights weights = small_model();
+    const std::string path = std::string(DSV4_BINARY_DIR) + "/cpu_test_experts." + std::to_string(getpid());
+    uint64_t expert_bytes = 0, offset = 0;
+    {
+        std::ofstream file(path, std::ios::binary);
+        const auto put = [&](const void *data, uint64_t bytes) {
+            const std::string gap(offset % 7 + 1, 'x'); // nothing is aligned in a checkpoint
+            file << gap;
+            offset += gap.size();
+            file.write(static_cast<const char *>(data), std::streamsize(bytes));
+            offset += bytes;
+            return offset - bytes;
+        };
+        for (BlockWeights &b : weights.weights.layers)
+            for (dsv4_tensor &t : b.tensors) {
+                if (t.expert < 0) continue;
+                t.path = path.c_str();
+                t.file_offset = put(t.data, t.bytes);
+                if (t.scale_dtype) t.scale_file_offset = put(t.scale, t.scale_bytes);
+                if (t.expert == 0) expert_bytes += t.bytes + t.scale_bytes;
+            }
+    }
+    expert_bytes /= weights.weights.layers.size();
+    const std::vector<int32_t> ids = prompt(40);
+    const auto run = [&](Rig &rig) {
+        Step s;
+        s.add(ids.data(), 40, 0, 0, rig.blocks_of(0), {39});
+        rig.run(s);
+        std::vector<float> out = rig.streams(40);
+        Step one;
+        one.add(ids.data(), 1, 40, 0, rig.blocks_of(0), {0});
+        rig.run(one);
+        const std::vector<float> last = rig.streams(1);
+        out.insert(out.end(), last.begin(), last.end());
+        return out;
+    };
+    Choice c;
+    c.threads = 2;
+    Rig memory(weights, c, 40, 1, 64);
+    const std::vector<float> expected = run(memory);
+    c.tier = DSV4_TIER_DISK;
+    for (const uint64_t budget : {uint64_t(1), 3 * expert_bytes, uint64_t(0)}) {
+        c.expert_budget = budget;
+        Rig disk(weights, c, 40, 1, 64);
+        const std::vector<float> got = run(disk);
+        INFO("budget " << budget);
+        CHECK(!std::memcmp(got.data(), expected.data(), got.size() * 4));
+    }
+    c.expert_budget = 1;
+    Rig disk(weights, c, 40, 1, 64);
+    run(disk);
+    REQUIRE(truncate(path.c_str(), off_t(offset / 50)) == 0);
+    try {
+        run(disk);
+        FAIL("a file that ends too early went unnoticed");
+    } catch (const Error &e) {
+        CHECK(e.status == DSV4_E_DEVICE);
+        CHECK(std::string(e.what()).find(path) != std::string::npos);
+        CHECK(std::string(e.what()).find("offset") != std::string::npos);
+    }
+    std::remove(path.c_str());
+}

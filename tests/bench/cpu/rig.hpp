@@ -44,7 +44,8 @@ inline Weights from_spec(const std::string &spec) {
 
 struct Choice {
     std::string backend = "cpu", variant;
-    int32_t numerics = DSV4_NUMERICS_DEFAULT, threads = 0;
+    int32_t numerics = DSV4_NUMERICS_DEFAULT, threads = 0, tier = DSV4_TIER_DEVICE;
+    uint64_t expert_budget = 0;
 };
 
 /// Seconds of the clock, or of this thread's processor time.
@@ -62,7 +63,7 @@ class Rig {
   public:
     Rig(const Weights &weights, const Choice &choice, int32_t tokens, int32_t sequences, int32_t context)
         : device_(open_plugin(choice.backend), options(choice)), shape_(weights.config.shape), tokens_(tokens) {
-        network_ = load_network(device_, shape_, weights.weights, DSV4_TIER_DEVICE, {});
+        network_ = load_network(device_, shape_, weights.weights, choice.tier, {});
         block_tokens_ = 128;
         per_sequence_ = (context + block_tokens_ - 1) / block_tokens_;
         DSV4_INIT(cache_);
@@ -145,6 +146,7 @@ class Rig {
         DSV4_INIT(o);
         o.numerics = c.numerics;
         o.threads = c.threads;
+        o.expert_budget = c.expert_budget;
         o.variant = {c.variant.data(), c.variant.size()};
         return o;
     }
