@@ -148,6 +148,53 @@ DSV4_INLINE void write_tile(const float *c, int32_t width, int32_t tokens, int32
         for (int32_t i = 0; i < rows; ++i) y[t * ldy + i] = c[i * width + t];
 }
 
+/// One step of a full panel for at most 16 tokens: 32 rows by 128 columns are decoded into `now` while the tiles of the
+/// step before, in `before`, are multiplied. A tile's work comes after every four rows, so that both kinds lie within
+/// the processor's window. x: the packed activations of the step before; NULL: there is none.
+template <int type>
+DSV4_INLINE void few_step(const GemmArgs *a, int32_t n, int32_t k0, uint8_t *now, const uint8_t *before, const uint8_t *x,
+                          int64_t ahead) {
+    const Matrix *w = a->w;
+    const Tables *t = a->tables;
+    const int64_t row_bytes = w->row_bytes, x_tile = 64 * int64_t(a->tokens), x_stride = 4 * int64_t(a->tokens);
+    const uint8_t *row = w->data + n * row_bytes + (type == WEIGHT_FP4 ? k0 / 2 : k0);
+    const int64_t scale_stride = w->scale_stride;
+    const uint8_t *scale = type == WEIGHT_FP4 ? w->scale + n * scale_stride + k0 / 32
+                                              : w->scale + n / w->block_rows * scale_stride + k0 / w->block_cols;
+    Fp8Table table;
+    if (type == WEIGHT_FP8) table = fp8_table(t, *scale);
+    for (int32_t q = 0; q < 8; ++q) {
+        uint8_t *to = now + q / 4 * 1024 + q % 4 * 256;
+#pragma GCC unroll 4
+        for (int32_t r = 0; r < 4; ++r, row += row_bytes, to += 64) {
+            _mm_prefetch((const char *)row + ahead, _MM_HINT_T0);
+            if (type == WEIGHT_FP4) {
+                _mm512_store_si512(to, fp4_lanes(row, t->e2m1_bf16[scale[0]]));
+                _mm512_store_si512(to + 2048, fp4_lanes(row + 16, t->e2m1_bf16[scale[1]]));
+                _mm512_store_si512(to + 4096, fp4_lanes(row + 32, t->e2m1_bf16[scale[2]]));
+                _mm512_store_si512(to + 6144, fp4_lanes(row + 48, t->e2m1_bf16[scale[3]]));
+                scale += scale_stride;
+            } else {
+                __m512i lanes[4];
+                _mm_prefetch((const char *)row + ahead + 64, _MM_HINT_T0);
+                fp8_lanes(row, &table, &lanes[0], &lanes[1]);
+                fp8_lanes(row + 64, &table, &lanes[2], &lanes[3]);
+                for (int i = 0; i < 4; ++i) _mm512_store_si512(to + 2048 * i, lanes[i]);
+            }
+        }
+        if (!x) continue;
+        const uint8_t *tile = before + q / 2 * 2048;
+        if (q & 1) {
+            DSV4_TILE_LOAD(5, tile + 1024, 64);
+            DSV4_TILE_DOT(1, 5, 6);
+        } else {
+            DSV4_TILE_LOAD(6, x + q / 2 * x_tile, x_stride);
+            DSV4_TILE_LOAD(4, tile, 64);
+            DSV4_TILE_DOT(0, 4, 6);
+        }
+    }
+}
+
 /// At most 16 tokens: the work of a step hides behind the memory that the next one waits for.
 void amx_gemm_few(const GemmArgs *a) {
     const Matrix *w = a->w;
@@ -175,12 +222,20 @@ void amx_gemm_few(const GemmArgs *a) {
                 DSV4_TILE_DOT(1, 5, 6);
             }
         } else {
+            const bool fast = rows1 == tile_rows && w->type != WEIGHT_BF16 &&
+                              (w->type == WEIGHT_FP4 || n / w->block_rows == (n + panel_rows - 1) / w->block_rows);
             for (int32_t s = 0; s <= steps; ++s) {
                 uint8_t *now = panel + (s & 1) * panel_rows * step_cols * 2;
                 const uint8_t *before = panel + ((s & 1) ^ 1) * panel_rows * step_cols * 2;
                 const int32_t k0 = s * step_cols, count = cols - k0 < step_cols ? cols - k0 : step_cols;
                 int64_t ahead = distance * step_bytes;
                 if (s + distance >= steps) ahead += (panel_rows - 1) * w->row_bytes; // the same step of the next panel
+                const uint8_t *xs = s ? x + int64_t(s - 1) * step_cols * 2 * width : nullptr;
+                if (s < steps && fast) {
+                    if (w->type == WEIGHT_FP4) few_step<WEIGHT_FP4>(a, n, k0, now, before, xs, ahead);
+                    else few_step<WEIGHT_FP8>(a, n, k0, now, before, xs, ahead);
+                    continue;
+                }
                 const int32_t tiles = s == steps && cols % step_cols ? cols % step_cols / 32 : step_cols / 32;
                 for (int half = 0; half < 2; ++half) {
                     const int32_t rows = half ? rows1 : rows0;

@@ -40,11 +40,19 @@ class ReadTest {
         std::vector<std::thread> all;
         for (int i = threads_ - 1; i >= 0; --i) {
             const auto part = [this, i] {
+                // As a matrix is read: panels of 32 rows of 8 KiB, a line of every row in turn, with prefetch. Plain
+                // sequential reading is slower on the machines we know.
+                constexpr size_t rows = 32, line = 8, width = 1024, ahead = 8 * line;
                 const size_t n = bytes / 8 / size_t(threads_);
                 const uint64_t *p = data_ + n * size_t(i);
                 uint64_t s[8] = {};
-                for (size_t k = 0; k + 64 <= n; k += 64)
-                    for (size_t j = 0; j < 64; ++j) s[j % 8] += p[k + j];
+                for (size_t panel = 0; panel + rows * width <= n; panel += rows * width)
+                    for (size_t k = 0; k < width; k += line)
+                        for (size_t r = 0; r < rows; ++r) {
+                            const uint64_t *at = p + panel + r * width + k;
+                            __builtin_prefetch(k + ahead < width ? at + ahead : at + ahead + (rows - 1) * width);
+                            for (size_t j = 0; j < line; ++j) s[j] += at[j];
+                        }
                 for (const uint64_t v : s) sum_ += v;
             };
             if (i) all.emplace_back(part);
