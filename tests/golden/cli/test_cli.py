@@ -45,7 +45,7 @@ class Contract(unittest.TestCase):
         self.assertIsInstance(json.loads(ids), list)
         self.assertEqual(self.good("detokenize", "--model", MODEL, stdin=ids), text)
         self.assertEqual(json.loads(self.good("tokenize", "--model", MODEL)), [])
-        self.assertIn("byte 2", self.bad(1, "tokenize", "--model", MODEL, stdin=b"ab\xff"))
+        self.assertIn("offset 2", self.bad(1, "tokenize", "--model", MODEL, stdin=b"ab\xff"))
         self.bad(1, "detokenize", "--model", MODEL, stdin=b"[99999999]")
         self.bad(1, "detokenize", "--model", MODEL, stdin=b"[1, x]")
         self.bad(1, "tokenize", "--model", "/nowhere")
