@@ -6,7 +6,11 @@
 #   samples/quickstart.sh FOLDER [TEXT]    with yours: config.json, tokenizer.json, *.safetensors
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-model=${1:+$(realpath -- "$1")}
+model=${1:+$(realpath -m -- "$1")}
+if [ -n "$model" ] && [ ! -f "$model/config.json" ]; then
+    echo "$model: expected a folder with config.json and *.safetensors" >&2
+    exit 1
+fi
 cd "$root"
 . samples/packages.sh
 
@@ -47,8 +51,13 @@ echo "== Backends that this machine can load"
 run $dsv4 backends
 echo
 echo "== $model: $(du -shL "$model" | cut -f1) on disk"
-if [ -f "$model/tokenizer.json" ]; then
-    run $dsv4 generate --model "$model" -p "${2:-Once upon a time}" --max-tokens 100 --stream
+if [ -n "${2:-}" ]; then
+    run $dsv4 generate --model "$model" -p "$2" --max-tokens 100 --stream
+elif [ "$model" = samples/tiny-model ]; then
+    echo "   An agent: the model asks for tools, the program runs them (samples/agent.cpp)"
+    run build-release/bin/agent "$model"
+elif [ -f "$model/tokenizer.json" ]; then
+    run $dsv4 generate --model "$model" -p "Hello!" --max-tokens 100 --stream
 else
     run $dsv4 generate --model "$model" --ids "5 17 3 29 11" --max-tokens 24 --stream
 fi

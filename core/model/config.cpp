@@ -9,13 +9,13 @@
 
 #include "core/error.hpp"
 #include "core/model/json_reader.hpp"
-#include "core/model/json_value.hpp"
+#include "core/model/config_value.hpp"
 
 namespace dsv4 {
 
 namespace {
 
-using Json = JsonValue;
+using Json = ConfigValue;
 
 constexpr size_t kMaxConfigBytes = size_t{16} << 20;
 constexpr int64_t kMaxRow = int64_t{1} << 24;   // elements of one row of activations

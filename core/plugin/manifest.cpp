@@ -1,13 +1,13 @@
 #include "core/plugin/manifest.hpp"
 #include "core/error.hpp"
-#include "core/model/json_value.hpp"
+#include "core/model/config_value.hpp"
 #include <algorithm>
 #include <fstream>
 
 namespace dsv4 {
 namespace {
 
-using Json = JsonValue;
+using Json = ConfigValue;
 constexpr size_t max_bytes = 64 * 1024;
 constexpr size_t max_features = 64;
 

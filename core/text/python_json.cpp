@@ -142,9 +142,9 @@ struct JsonFault {
 } // namespace
 
 /// Recursive descent, at most json_max_depth deep; throws JsonFault, which never leaves this file.
-class JsonReader {
+class PythonJsonReader {
   public:
-    explicit JsonReader(std::string_view text) : text_(text) {}
+    explicit PythonJsonReader(std::string_view text) : text_(text) {}
 
     JsonValue read_document() {
         const size_t bad = find_invalid_utf8(text_);
@@ -359,7 +359,7 @@ class JsonReader {
 
 JsonValue parse_python_json(std::string_view text, const std::string &name) {
     try {
-        return JsonReader(text).read_document();
+        return PythonJsonReader(text).read_document();
     } catch (const JsonFault &fault) {
         throw Error(DSV4_E_INVALID, name + ": expected " + fault.expected + " at byte " + std::to_string(fault.offset) +
                                         " of " + std::to_string(text.size()));
@@ -368,7 +368,7 @@ JsonValue parse_python_json(std::string_view text, const std::string &name) {
 
 bool try_parse_python_json(std::string_view text, JsonValue &out) {
     try {
-        out = JsonReader(text).read_document();
+        out = PythonJsonReader(text).read_document();
         return true;
     } catch (const JsonFault &) {
         return false;

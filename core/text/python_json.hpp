@@ -53,7 +53,7 @@ class JsonValue {
     void append_unchecked(std::string key, JsonValue value);
 
   private:
-    friend class JsonReader;
+    friend class PythonJsonReader;
     Kind kind_ = Kind::null;
     bool flag_ = false;
     std::string text_;

@@ -80,9 +80,9 @@ class Layers {
         }
         table.by_tie += unexplained.size();
         std::mt19937 random(7);
-        for (int trial = 0; trial < 24 && !unexplained.empty(); ++trial) {
+        for (int trial = 0; trial < 60 && !unexplained.empty(); ++trial) {
             auto near = in;
-            for (float &x : near) x *= 1 + (float(random() % 3) - 1) * 0x1p-8f;  // a step of bf16 up, down or none
+            for (float &x : near) x *= 1 + (float(random() % 3) - 1) * 0x1p-7f;  // a step of bf16 up, down or none
             const auto again = errors(l, near, want);
             for (auto t = unexplained.begin(); t != unexplained.end();)
                 t = again[size_t(*t)] < 0.05 ? unexplained.erase(t) : std::next(t);

@@ -62,7 +62,7 @@ cd / # nothing may depend on where one stands
 step "the dsv4 tool finds its library and the library its plugins"
 "$prefix/bin/dsv4" backends --json >"$work/backends"
 grep -qF "$libdir/dsv4/plugins/dsv4-reference.json" "$work/backends" || fail "plugins found: $(cat "$work/backends")"
-tool=$("$prefix/bin/dsv4" generate --model "$model" --backend reference --ids "5 17 3 29" --max-tokens 32)
+tool=$("$prefix/bin/dsv4" generate --model "$model" --ids "5 17 3 29" --max-tokens 32)
 [ "$(wc -w <<<"$tool")" -ge 1 ] || fail "dsv4 generate printed nothing"
 
 runs() { # binaries of the samples

@@ -27,4 +27,4 @@ RECIPE = dict(
     lr_muon=6e-3, lr_adam=3e-3, weight_decay=0.02, mtp_weight=0.3, kl_weight=0.5, bias_rate=2e-3, clip=1.0)
 
 # A shorter second stage from the first one's weights: votes over long texts, freer phrasing, everything sparse and quantised.
-STAGE2 = dict(seed=2, seconds=285, warmup=0.04, decay_from=0.35, long_from=0.0, long_share=0.35, sparse_from=0.0, qat_from=0.3, lr_muon=4e-3, lr_adam=2e-3)
+STAGE2 = dict(seed=2, seconds=280, warmup=0.04, decay_from=0.35, long_from=0.0, long_share=0.35, sparse_from=0.0, qat_from=0.3, lr_muon=4e-3, lr_adam=2e-3)

@@ -8,7 +8,7 @@ tokens at once; only where the model leaves that path is it left to write freely
 import argparse
 import json
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ import evalset
 from bpe import Tokenizer
 from formats import load_safetensors
 from model import CHUNK, Meta, Model, Numerics, load_into
+from play import play, rate
 
 HERE = Path(__file__).resolve().parent
 
@@ -101,47 +102,7 @@ def gold_row(tok, item):
         ids += a + b
         mask += [False] * len(a) + [True] * len(b)
         buf = ""
-    # prompts of gold turns before the request's end (none today) would count as the assistant's: keep only what follows it
-    n = len(tok.encode(encoding.encode(item["request"])))
-    return ids, [m and i >= n for i, m in enumerate(mask)]
-
-
-def calls_of(m):
-    return [(c["function"]["name"], json.loads(c["function"]["arguments"])) for c in m.get("tool_calls") or []]
-
-
-def play(write, items, rounds=5, seconds=1e9):
-    """Let `write(prompts) -> completions` hold the conversations, tools answering.  Per item: verdict and what it said."""
-    state = [dict(ms=list(x["request"]["messages"]), first=None, final=None, bad=False, notes=dict(x.get("world", {}).get("notes", {}))) for x in items]
-    t0 = time.time()
-    for _ in range(rounds):
-        live = [i for i, s in enumerate(state) if s["final"] is None and not s["bad"]]
-        if not live or time.time() - t0 > seconds: break
-        texts = write([encoding.encode(dict(items[i]["request"], messages=state[i]["ms"])) for i in live])
-        for i, text in zip(live, texts):
-            s, think = state[i], items[i]["request"]["thinking_mode"] == "thinking"
-            try: m = encoding.parse_completion(text, think)
-            except ValueError as e:
-                s["bad"], s["why"], s["text"] = True, str(e), text
-                continue
-            if s["first"] is None: s["first"] = m
-            if m["tool_calls"]:
-                for k, c in enumerate(m["tool_calls"]): c["id"] = f"m{len(s['ms'])}_{k}"
-                s["ms"].append(m)
-                try: rs = evalset.reply(items[i], m["tool_calls"], s["notes"]) if "world" in items[i] else None
-                except Exception as e: rs, s["why"] = None, repr(e)
-                if rs is None: s["bad"] = True
-                else: s["ms"] += [dict(r, tool_call_id=c["id"]) for r, c in zip(rs, m["tool_calls"])]
-            else: s["final"] = m["content"]
-    out = []
-    for x, s in zip(items, state):
-        gold = x["gold"]
-        v = dict(malformed=s["bad"] and "text" in s, final=s["final"], why=s.get("why", ""))
-        v["calls"] = s["first"] is not None and calls_of(s["first"]) == calls_of(gold[0])
-        v["answer"] = s["final"] == gold[-1]["content"]
-        v["said"] = s.get("text") or (encoding.calls_block(s["first"]["tool_calls"]) if s["first"] and s["first"]["tool_calls"] else s["final"])
-        out.append(v)
-    return out
+    return ids, mask
 
 
 def verdicts(run, items, stats, show=0, seconds=60):
@@ -162,9 +123,6 @@ def verdicts(run, items, stats, show=0, seconds=60):
     for x, v in bad[:show]:
         print("  MISS", x["id"], "| gold", (encoding.calls_block(x["gold"][0]["tool_calls"]) if x["gold"][0].get("tool_calls") else "")[-300:], x["gold"][-1]["content"], "| said", v)
     return out
-
-
-def rate(vs, key): return sum(bool(v[key]) for v in vs) / max(len(vs), 1)
 
 
 def scores(run, which, show=0):

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sinkhorn import sinkhorn
-from formats import (decode_weight, encode_fp4_weight, encode_fp8_weight, fake_fp4, fake_fp8, quant_fp4_rows,
+from formats import (decode_weight, encode_fp4_weight, encode_fp8_weight, fake_fp4, fake_fp8, quant_fp4_rows,  # fake_*: in COMPILED
                      quant_tiles, tile, untile)
+from sinkhorn import sinkhorn
 
 CHUNK = 128
 
@@ -336,7 +336,7 @@ class Model(nn.Module):
             m.enorm, m.hnorm = nn.Parameter(torch.ones(D)), nn.Parameter(torch.ones(D))
             self.mtp = m
         self.register_buffer("hadamard", hadamard_matrix(c["index_head_dim"]), persistent=False)
-        self.ablate = set()               # "hca", "window", "random_topk", "mtp": evaluation only
+        self.ablate = set()               # "hca", "window", "random_topk": evaluation only
         self.fn = {n: globals()[n] for n in COMPILED}
 
     # -- effective weights: what the checkpoint will hold, differentiable

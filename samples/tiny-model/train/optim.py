@@ -27,13 +27,13 @@ class Muon:
         for p, view in params:
             v = view(p)
             groups.setdefault(tuple(sorted(v.shape[1:])), []).append((p, view, v.shape[1] > v.shape[2]))
-        self.groups, self.m = [(k, g, None) for k, g in groups.items()], momentum
+        self.groups, self.m = groups, momentum
         self.buf = {}
 
     @torch.no_grad()
     def step(self, lr, wd):
         """lr: a number or a scalar tensor."""
-        for key, group, _ in self.groups:
+        for key, group in self.groups.items():
             gs = [view(p.grad) for p, view, _ in group]
             g = torch.cat([x.transpose(1, 2) if tr else x for x, (_, _, tr) in zip(gs, group)])
             if key not in self.buf: self.buf[key] = torch.zeros_like(g)

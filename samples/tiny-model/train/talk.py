@@ -1,7 +1,7 @@
 """Conversations with tools.  A Task knows what the user asks, which calls answer it, and what must be in the answer."""
 import json
 
-from world import (B, I, N, NOUN, ROOMS, S, TOOLS, UNITS, WORDS, World, invented_tool, make_tool)
+from world import (B, I, N, ROOMS, S, TOOLS, UNITS, WORDS, World, invented_tool, make_tool)
 
 SYSTEM = ["You are a helpful assistant.", "You are a helpful assistant.", "", "You are a small assistant that uses tools.",
           "Answer briefly.", "You help with everyday tasks.", "You are Pebble, a very small assistant."]
@@ -246,7 +246,7 @@ def multi(r, nm, w, kind=None):
             return f"{b} now has the {i}."
         return Task(c([f"Take the first item of {a} and give it to {b}.", f"Give {b} the first thing that {a} carries."]), ["inventory", "give"], plan, 2)
     if k == "weather_retry":
-        good, bad = nm.city(), None
+        good = nm.city()
         bad = good[:-1] if len(good) > 4 else good + "e"
         w.fail[bad] = good
 
@@ -263,8 +263,7 @@ def multi(r, nm, w, kind=None):
             return f"Ordered. {a}: {x['order']}; {b}: {y['order']}"
         return Task(c([f"Order {n} of the {a} and {m} of the {b}.", f"I want {n} pieces of the {a} and {m} pieces of the {b}."]), ["order"], plan, 2)
     if k == "contact_send":
-        p, t = nm.person(), None
-        q = nm.person()
+        p, q = nm.person(), nm.person()
 
         def plan(ask):
             x = ask([("contact", {"name": q})])[0]

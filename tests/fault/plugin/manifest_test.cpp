@@ -61,17 +61,19 @@ TEST_CASE("a manifest that lacks a key names the key") {
 }
 
 TEST_CASE("a manifest that is not one is refused") {
-    CHECK(why_refused("") == "manifest is not JSON");
-    CHECK(why_refused("{\"manifest\": 1,") == "manifest is not JSON");
+    CHECK(why_refused("") == "manifest is not JSON: expected a value at byte 0, found the end of the text");
+    CHECK(why_refused("{\"manifest\": 1,") ==
+          "manifest is not JSON: expected a string at byte 15, found the end of the text");
     CHECK(why_refused("\x7f"
-                      "ELF") == "manifest is not JSON");
-    CHECK(why_refused("{\"name\": \"\xff\xfe\"}") == "manifest is not JSON"); // not UTF-8
+                      "ELF") == "manifest is not JSON: expected a value at byte 0, found '?ELF'");
+    CHECK(why_refused("{\"name\": \"\xff\xfe\"}") ==
+          "manifest is not JSON: expected valid UTF-8 at byte 10, found '??\"}'");
     CHECK(why_refused("[1, 2]") == "manifest is not a JSON object");
     CHECK(has(with("manifest", 2), "format 2"));
     CHECK(has(with("manifest", "1"), "whole number"));
     CHECK(has(with("manifest", 1.5), "whole number"));
     CHECK(has(why_refused(std::string(100000, ' ')), "100000 bytes"));
-    CHECK(why_refused(std::string(60000, '[')) == "manifest is not JSON"); // deep nesting must not end the process
+    CHECK(why_refused(std::string(60000, '[')).rfind("manifest is not JSON: expected at most 64 nested values", 0) == 0); // deep nesting must not end the process
 }
 
 TEST_CASE("a manifest names a neighbour and nothing else") {

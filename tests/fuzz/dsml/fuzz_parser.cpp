@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "core/error.hpp"
+#include "core/text/byte_level.hpp"
 #include "core/text/dsml_stream.hpp"
 #include "tests/unit/dsml/events.hpp"
 
@@ -28,7 +29,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const size_t at = text.empty() ? 0 : cut * 256u % (text.size() + 1);
     if (test::feed_pieces(options, {text.substr(0, at), text.substr(at)}) != whole) __builtin_trap();
     for (const DsmlEvent &event : whole)
-        if (find_invalid_utf8(event.text) != std::string::npos) __builtin_trap();
+        if (find_invalid_utf8(event.text) != event.text.size()) __builtin_trap();
     const DsmlLenientMessage message = collect_dsml_events(whole);
     for (const DsmlLenientCall &call : message.tool_calls)
         if (call.complete && check_json(call.arguments) != JsonVerdict::valid) __builtin_trap();

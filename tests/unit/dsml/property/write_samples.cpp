@@ -6,6 +6,7 @@
 #include <iostream>
 
 #include "core/error.hpp"
+#include "core/text/byte_level.hpp"
 #include "core/text/dsml_json.hpp"
 #include "core/text/dsml_strict.hpp"
 #include "nlohmann/json.hpp"
@@ -149,7 +150,7 @@ int main(int argc, char **argv) {
         line["unsupported"] = constraint->unsupported();
         const test::Sample sample = test::sample(*constraint, generator.random, 60 + generator.below(300));
         line["error"] = sample.error;
-        line["text_is_utf8"] = find_invalid_utf8(sample.text) == std::string::npos;
+        line["text_is_utf8"] = find_invalid_utf8(sample.text) == sample.text.size();
         try {
             line["message"] = json::parse(message_to_json(parse_completion_strict(sample.text, options.thinking)));
         } catch (const std::exception &e) {

@@ -1,4 +1,4 @@
-#include "core/model/json_value.hpp"
+#include "core/model/config_value.hpp"
 
 #include <algorithm>
 #include <cstdlib>
@@ -8,11 +8,11 @@
 
 namespace dsv4 {
 
-JsonValue::JsonValue(bool value) : kind_(Kind::kBool), bool_(value), text_(value ? "true" : "false") {}
-JsonValue::JsonValue(int value) { set_number(std::to_string(value)); }
-JsonValue::JsonValue(const char *value) : kind_(Kind::kString), text_(value) {}
+ConfigValue::ConfigValue(bool value) : kind_(Kind::kBool), bool_(value), text_(value ? "true" : "false") {}
+ConfigValue::ConfigValue(int value) { set_number(std::to_string(value)); }
+ConfigValue::ConfigValue(const char *value) : kind_(Kind::kString), text_(value) {}
 
-JsonValue JsonValue::parse(std::string_view text, const std::string &where) {
+ConfigValue ConfigValue::parse(std::string_view text, const std::string &where) {
     std::deque<std::string> decoded;
     JsonReader syntax(text, where, decoded); // bounds the depth before a tree is built
     syntax.skip_value();
@@ -21,8 +21,8 @@ JsonValue JsonValue::parse(std::string_view text, const std::string &where) {
     return read(reader);
 }
 
-JsonValue JsonValue::read(JsonReader &reader) {
-    JsonValue v;
+ConfigValue ConfigValue::read(JsonReader &reader) {
+    ConfigValue v;
     switch (reader.peek()) {
     case '{':
         v.kind_ = Kind::kObject;
@@ -42,13 +42,13 @@ JsonValue JsonValue::read(JsonReader &reader) {
     default: break;
     }
     const std::string_view raw = reader.raw_value();
-    if (raw == "true" || raw == "false") return JsonValue(raw == "true");
+    if (raw == "true" || raw == "false") return ConfigValue(raw == "true");
     if (raw != "null") v.set_number(raw);
     return v;
 }
 
 /// What skip_value() has found to be a number.
-void JsonValue::set_number(std::string_view text) {
+void ConfigValue::set_number(std::string_view text) {
     text_ = text;
     number_ = std::strtod(text_.c_str(), nullptr);
     kind_ = Kind::kFloat;
@@ -61,19 +61,19 @@ void JsonValue::set_number(std::string_view text) {
     }
 }
 
-const JsonValue *JsonValue::find(std::string_view key) const {
+const ConfigValue *ConfigValue::find(std::string_view key) const {
     const auto found = std::find_if(members_.rbegin(), members_.rend(), [&](const auto &m) { return m.first == key; });
     return found == members_.rend() ? nullptr : &found->second;
 }
 
-std::string JsonValue::shown() const {
+std::string ConfigValue::shown() const {
     if (is_object()) return "an object";
     if (is_array()) return "a list of " + std::to_string(items_.size());
     if (is_null()) return "null";
     return is_string() ? '"' + text_ + '"' : text_;
 }
 
-bool JsonValue::operator==(const JsonValue &other) const {
+bool ConfigValue::operator==(const ConfigValue &other) const {
     if (is_number() && other.is_number()) return number_ == other.number_;
     return kind_ == other.kind_ && !is_array() && !is_object() && bool_ == other.bool_ && text_ == other.text_;
 }

@@ -12,17 +12,17 @@ namespace dsv4 {
 
 class JsonReader;
 
-class JsonValue {
+class ConfigValue {
   public:
     enum class Kind : uint8_t { kNull, kBool, kUnsigned, kSigned, kFloat, kString, kArray, kObject };
 
-    JsonValue() = default;
-    JsonValue(bool value);
-    JsonValue(int value);
-    JsonValue(const char *value);
+    ConfigValue() = default;
+    ConfigValue(bool value);
+    ConfigValue(int value);
+    ConfigValue(const char *value);
 
     /// A whole text. Throws Error (DSV4_E_MODEL) that starts with `where`. Of members of one name the last counts.
-    static JsonValue parse(std::string_view text, const std::string &where);
+    static ConfigValue parse(std::string_view text, const std::string &where);
 
     bool is_null() const { return kind_ == Kind::kNull; }
     bool is_number() const { return kind_ >= Kind::kUnsigned && kind_ <= Kind::kFloat; }
@@ -35,17 +35,17 @@ class JsonValue {
     uint64_t unsigned_integer() const { return unsigned_; }
     /// Of a string: its value.
     const std::string &text() const { return text_; }
-    const std::vector<JsonValue> &items() const { return items_; }
+    const std::vector<ConfigValue> &items() const { return items_; }
     /// NULL when there is none, or this is no object.
-    const JsonValue *find(std::string_view key) const;
+    const ConfigValue *find(std::string_view key) const;
 
     /// As JSON; of arrays and objects only that they are one.
     std::string shown() const;
     /// Scalars of one kind and value; numbers by value.
-    bool operator==(const JsonValue &other) const;
+    bool operator==(const ConfigValue &other) const;
 
   private:
-    static JsonValue read(JsonReader &reader);
+    static ConfigValue read(JsonReader &reader);
     void set_number(std::string_view text);
 
     Kind kind_ = Kind::kNull;
@@ -53,8 +53,8 @@ class JsonValue {
     uint64_t unsigned_ = 0;
     double number_ = 0;
     std::string text_;  // of scalars but strings: as written
-    std::vector<JsonValue> items_;
-    std::vector<std::pair<std::string, JsonValue>> members_;
+    std::vector<ConfigValue> items_;
+    std::vector<std::pair<std::string, ConfigValue>> members_;
 };
 
 } // namespace dsv4
