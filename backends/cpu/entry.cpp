@@ -5,6 +5,7 @@
 #include "backends/cpu/objects.hpp"
 #include "backends/cpu/onednn.hpp"
 #include <unistd.h>
+#include <cstdio>
 #include <cstring>
 
 namespace dsv4::cpu {
@@ -79,6 +80,19 @@ void device_close(dsv4_device *device) {
     delete device;
 }
 
+/// What could be had without swapping: the kernel's estimate, which counts the page cache (mapped checkpoints fill it).
+uint64_t available_memory(uint64_t otherwise) {
+    std::FILE *file = std::fopen("/proc/meminfo", "re");
+    if (!file) return otherwise;
+    char line[128];
+    unsigned long long kilobytes = 0;
+    bool found = false;
+    while (!found && std::fgets(line, sizeof line, file))
+        found = std::sscanf(line, "MemAvailable: %llu kB", &kilobytes) == 1;
+    std::fclose(file);
+    return found ? uint64_t(kilobytes) * 1024 : otherwise;
+}
+
 dsv4_status device_query(dsv4_device *device, dsv4_device_info *info, dsv4_error *err) {
     return boundary(err, [&] {
         dsv4_device_info i;
@@ -88,7 +102,7 @@ dsv4_status device_query(dsv4_device *device, dsv4_device_info *info, dsv4_error
         i.threads = device->pool->threads();
         const auto page = uint64_t(sysconf(_SC_PAGESIZE));
         i.memory_total = uint64_t(sysconf(_SC_PHYS_PAGES)) * page;
-        i.memory_free = uint64_t(sysconf(_SC_AVPHYS_PAGES)) * page;
+        i.memory_free = available_memory(uint64_t(sysconf(_SC_AVPHYS_PAGES)) * page);
         std::snprintf(i.name, sizeof i.name, "CPU, %d threads", i.threads);
         std::snprintf(i.variant, sizeof i.variant, "%s", device->kernels->name);
         write_sized(info, i, "dsv4_device_info");
