@@ -17,7 +17,7 @@ cd "$root"
 ensure_packages build
 echo "== Building libdsv4, its plugins and the dsv4 tool (build-release)"
 mkdir -p build-release
-if ! cmake --preset release -DDSV4_BUILD_TESTS=OFF >build-release/configure.log 2>&1; then
+if ! cmake --preset release -DDSV4_BUILD_TESTS=OFF -DDSV4_CPU_ONEDNN=OFF >build-release/configure.log 2>&1; then
     cat build-release/configure.log >&2
     exit 1
 fi

@@ -31,7 +31,7 @@ build() { # preset, cmake --build arguments ...
     shift
     say "Building: $preset"
     mkdir -p "build-$preset"
-    if ! cmake --preset "$preset" -DDSV4_BUILD_TESTS=ON -DDSV4_WERROR=$werror >"build-$preset/configure.log" 2>&1; then
+    if ! cmake --preset "$preset" -DDSV4_BUILD_TESTS=ON -DDSV4_CPU_ONEDNN=ON -DDSV4_WERROR=$werror >"build-$preset/configure.log" 2>&1; then
         cat "build-$preset/configure.log" >&2
         return 1
     fi
