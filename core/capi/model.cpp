@@ -17,14 +17,18 @@ std::vector<PlanDevice> devices_for_plan(const Runtime &runtime, const std::stri
             dsv4_device_options options;
             DSV4_INIT(options);
             options.index = i;
-            const Device device(*b.table, options);
-            PlanDevice d;
-            d.name = device.info().name;
-            d.backend = b.name;
-            d.memory_total = device.info().memory_total;
-            d.memory_free = device.info().memory_free;
-            d.is_host = device.info().capabilities & DSV4_CAP_MAPPED_WEIGHTS;
-            devices.push_back(std::move(d));
+            try {
+                const Device device(*b.table, options);
+                PlanDevice d;
+                d.name = device.info().name;
+                d.backend = b.name;
+                d.memory_total = device.info().memory_total;
+                d.memory_free = device.info().memory_free;
+                d.is_host = device.info().capabilities & DSV4_CAP_MAPPED_WEIGHTS;
+                devices.push_back(std::move(d));
+            } catch (const Error &e) {  // one broken device is no reason to plan without the others
+                runtime.log().line(DSV4_LOG_WARNING, "plan: " + b.name + ", device " + std::to_string(i) + ": " + e.what());
+            }
         }
     }
     return devices;

@@ -12,7 +12,6 @@ Answer::Answer(std::shared_ptr<const Tokenizer> tokenizer, AnswerOptions options
         parser.tools = options_.tools;
         parser_ = std::make_unique<DsmlStreamParser>(std::move(parser));
     }
-    for (const std::string &s : options_.stop_strings) longest_stop_ = std::max(longest_stop_, s.size());
 }
 
 void Answer::push(int32_t token) {
@@ -91,11 +90,13 @@ void Answer::parsed(std::vector<DsmlEvent> events) {
             break;
         case Kind::call_end:
             calls_.back().complete = e.complete;
+            if (!e.complete || (e.flags & ~uint32_t(kDsmlUnknownTool))) faithful_ = false;
             events_.push_back({DSV4_EVENT_TOOL_END, calls_.back().arguments, calls_.back().id, calls_.back().name,
                                e.call, e.flags, e.complete});
             break;
-        case Kind::discarded:
+        case Kind::discarded: faithful_ = false; break;
         case Kind::message_end:
+            if (e.flags) faithful_ = false;
             break;
         }
     }
@@ -110,6 +111,10 @@ void Answer::emit(int32_t kind, std::string text) {
     event.kind = kind;
     event.text = std::move(text);
     events_.push_back(std::move(event));
+}
+
+bool Answer::has_calls() const {
+    return std::any_of(calls_.begin(), calls_.end(), [](const Call &c) { return c.complete; });
 }
 
 bool Answer::next(AnswerEvent &event) {

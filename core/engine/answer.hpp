@@ -36,7 +36,11 @@ class Answer {
     void finish();
     /// A stop string was found: nothing from it on was or will be handed out.
     bool stopped() const { return stopped_; }
-    bool has_calls() const { return !calls_.empty(); }
+    /// A call that may be executed was made.
+    bool has_calls() const;
+    /// After finish(): the sampled tokens say exactly what message() says. Not when an answer was cut off in its reasoning
+    /// or in a call, or when the parser had to repair or leave out anything.
+    bool faithful() const { return faithful_ && !stopped_; }
 
     bool next(AnswerEvent &event);
 
@@ -59,8 +63,7 @@ class Answer {
     std::unique_ptr<DsmlStreamParser> parser_;
     std::deque<AnswerEvent> events_;
     std::string held_;  // decoded text that may be the beginning of a stop string
-    size_t longest_stop_ = 0;
-    bool stopped_ = false, finished_ = false;
+    bool stopped_ = false, finished_ = false, faithful_ = true;
     std::string content_, reasoning_;
     std::vector<Call> calls_;
 };

@@ -66,7 +66,14 @@ void Session::truncate(size_t length) {
     if (length > sequence_.tokens.size())
         throw Error(DSV4_E_INVALID, "truncate to " + std::to_string(length) + ": the session holds " +
                                         std::to_string(sequence_.tokens.size()) + " tokens");
-    cut(length);
+    locked_cut(length);
+}
+
+void Session::locked_cut(size_t n) {
+    model_->engine().watch(false, [&] {  // somebody may be asking for the tokens
+        cut(n);
+        return true;
+    });
 }
 
 void Session::cut(size_t n) {
@@ -131,12 +138,15 @@ void Session::evaluate(const int32_t *ids, size_t count, const dsv4_evaluate_opt
             request->wants = [positions](int32_t p) { return std::binary_search(positions.begin(), positions.end(), p); };
     }
     if (request->cancel.is_set()) throw Error(DSV4_E_CANCELLED, "cancelled");
-    q.tokens.insert(q.tokens.end(), ids, ids + count);
     Engine &engine = model_->engine();
+    engine.watch(false, [&] {
+        q.tokens.insert(q.tokens.end(), ids, ids + count);
+        return true;
+    });
     try {
         engine.submit(request);
     } catch (...) {
-        cut(held);
+        locked_cut(held);
         throw;
     }
 
@@ -146,6 +156,7 @@ void Session::evaluate(const int32_t *ids, size_t count, const dsv4_evaluate_opt
         bool done = false;
         while (!done && !stopped) {
             engine.watch(true, [&] {
+                if (request->cancel.is_set() && !request->done) throw Error(DSV4_E_CANCELLED, "cancelled");
                 if (request->rows.empty() && !request->done) return false;
                 rows.swap(request->rows);
                 done = request->done;
@@ -161,13 +172,13 @@ void Session::evaluate(const int32_t *ids, size_t count, const dsv4_evaluate_opt
         }
     } catch (...) {
         engine.withdraw(request);
-        cut(std::max(size_t(q.computed), held));
+        locked_cut(std::max(size_t(q.computed), held));
         throw;
     }
     engine.withdraw(request);
-    if (stopped || request->failure) cut(std::max(size_t(q.computed), held));
+    if (stopped || request->failure) locked_cut(std::max(size_t(q.computed), held));
     if (request->failure && !stopped) {
-        if (request->failure->status != DSV4_E_CANCELLED) cut(held);
+        if (request->failure->status != DSV4_E_CANCELLED) locked_cut(held);
         device_lost_ = request->failure->status == DSV4_E_DEVICE;
         throw *request->failure;
     }
@@ -219,10 +230,14 @@ Stream::Stream(std::shared_ptr<Session> session, const dsv4_generate_options &o,
     // Keep what the session already holds of this prompt; the last token is computed again if need be, for its logits.
     const auto common = size_t(std::mismatch(q.tokens.begin(), q.tokens.end(), prompt.begin(), prompt.end()).first -
                                q.tokens.begin());
-    session_->cut(std::min(common, prompt.size() - 1));
-    cached_ = reported_ = q.computed;
-    q.tokens = std::move(prompt);
-    session_->visible_ = prompt_tokens_ = q.tokens.size();
+    kept_ = std::min(common, prompt.size() - 1);
+    engine.watch(false, [&] {  // somebody may be asking for the session's tokens
+        session_->cut(kept_);
+        cached_ = reported_ = q.computed;
+        q.tokens = std::move(prompt);
+        session_->visible_ = prompt_tokens_ = q.tokens.size();
+        return true;
+    });
     try {
         engine.submit(request_);
     } catch (...) {
@@ -298,7 +313,10 @@ void Stream::constrain(const dsv4_generate_options &o, const std::string &tools)
                           : o.tool_choice == DSV4_TOOLS_REQUIRED ? Choice::required
                           : o.tool_choice == DSV4_TOOLS_NAMED    ? Choice::named
                                                                  : Choice::automatic;
-    if (o.tool_choice == DSV4_TOOLS_NAMED) grammar.tool_name.assign(o.tool_name.data ? o.tool_name.data : "", o.tool_name.size);
+    if (o.tool_name.size && !o.tool_name.data) throw Error(DSV4_E_INVALID, "tool_name: NULL with a size");
+    if (o.tool_choice == DSV4_TOOLS_NAMED && o.tool_name.size) grammar.tool_name.assign(o.tool_name.data, o.tool_name.size);
+    if ((o.flags & DSV4_GENERATE_FREE) && o.tool_choice > DSV4_TOOLS_NONE)
+        throw Error(DSV4_E_INVALID, "tool_choice: a required call needs the grammar, which DSV4_GENERATE_FREE turns off");
     const bool wanted = !(o.flags & DSV4_GENERATE_FREE) && (!tools.empty() || !grammar.response_format.empty());
     const bool budget = o.thinking_budget && thinking_;
     if (!wanted && !budget) return;
@@ -333,8 +351,7 @@ Stream::~Stream() {
 /// was not finished the part that was computed stays.
 void Stream::close() {
     Sequence &q = session_->sequence_;
-    const auto computed = size_t(q.computed);
-    const size_t known = request_->sampled ? session_->visible_ : computed;
+    const size_t known = request_->sampled ? session_->visible_ : std::max(size_t(q.computed), kept_);
     if (q.tokens.size() > known) session_->cut(known);
     session_->visible_ = SIZE_MAX;
     if (request_->failure && request_->failure->status == DSV4_E_DEVICE) session_->device_lost_ = true;
@@ -360,7 +377,7 @@ dsv4_status Stream::next(bool wait, dsv4_event &event) {
         engine.watch(wait, [&] {
             Request &r = *request_;
             if (r.cancel.is_set()) throw Error(DSV4_E_CANCELLED, "cancelled");
-            if (r.failure) throw *r.failure;
+            if (r.failure && r.tokens.empty()) throw *r.failure;
             computed = std::min(session_->sequence_.computed, int32_t(prompt_tokens_));
             if (computed > reported_ && r.sampled == 0) {
                 found = prefill;
@@ -401,9 +418,13 @@ void Stream::end_answer() {
     finished_ = true;
     if (!answer_) return;
     answer_->finish();
-    if (!conversation_ || answer_->stopped()) return;
+    // Only a whole answer: what was cut off, or had to be repaired, is written anew from the caller's words.
+    const auto &eos = session_->model_->config().eos;
+    if (!conversation_ || !answer_->faithful() ||
+        std::find(eos.begin(), eos.end(), request_->stop_token) == eos.end())
+        return;
     std::vector<int32_t> sampled = said_;
-    if (request_->stop_token >= 0) sampled.push_back(request_->stop_token);
+    sampled.push_back(request_->stop_token);
     session_->memory_.remember(answer_->message(), std::move(sampled));
 }
 
@@ -433,7 +454,7 @@ bool Stream::next_of_answer(dsv4_event &event) {
     });
     event.prefilled_tokens = uint32_t(prompt_tokens_) - uint32_t(cached_);
     if (conversation_) {
-        if (event.finish == DSV4_FINISH_STOP && answer_->has_calls()) event.finish = DSV4_FINISH_TOOLS;
+        if (event.finish == DSV4_FINISH_STOP && !answer_->stopped() && answer_->has_calls()) event.finish = DSV4_FINISH_TOOLS;
         current_.text = dump_python_json(answer_->message());
         event.text = {current_.text.data(), current_.text.size()};
     }

@@ -40,6 +40,7 @@ class Session : public std::enable_shared_from_this<Session> {
     void check_alive() const;
     /// Forgets all but the first n tokens, and gives back the blocks that only the others needed.
     void cut(size_t n);
+    void locked_cut(size_t n);  // the same under the engine's mutex
 
     std::shared_ptr<Model> model_;
     Sequence sequence_;
@@ -77,6 +78,7 @@ class Stream {
     AnswerEvent current_;             // what the strings of the last event point to
     std::vector<int32_t> said_;       // tokens fetched from the engine
     size_t prompt_tokens_ = 0;
+    size_t kept_ = 0;  // tokens that the session held before and the prompt begins with
     int32_t cached_ = 0, reported_ = 0;
     bool finished_ = false, ended_ = false;
 };

@@ -6,8 +6,8 @@
 #include <sstream>
 #include <nlohmann/json.hpp>
 #include <sys/mman.h>
-#include <sys/sysinfo.h>
 #include "core/error.hpp"
+#include "core/model/host_memory.hpp"
 #include "core/model/rope.hpp"
 
 namespace dsv4 {
@@ -111,16 +111,17 @@ class Maker {
 
     const Config &c_;
     const dsv4_shape &s_;
+    bool measuring_ = false;  // count the bytes of everything, make nothing
+    uint64_t measured_ = 0;
     uint64_t state_ = 0x9E3779B97F4A7C15ull;
     std::shared_ptr<Memory> memory_ = std::make_shared<Memory>();
 };
 
 unsigned char *Maker::allocate(uint64_t bytes) {
-    struct sysinfo machine;
-    if (sysinfo(&machine) == 0 && bytes > uint64_t(machine.freeram + machine.bufferram) * machine.mem_unit)
-        throw Error(DSV4_E_NO_MEMORY, "a synthetic tensor of " + std::to_string(bytes) + " bytes: " +
-                                          std::to_string(uint64_t(machine.freeram) * machine.mem_unit) +
-                                          " are free; try fewer layers (:layers=N)");
+    if (measuring_) {
+        measured_ += bytes;
+        return nullptr;
+    }
     void *p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) throw std::bad_alloc();
     memory_->regions.push_back(std::unique_ptr<Region>(new Region{p, bytes}));
@@ -142,6 +143,7 @@ dsv4_tensor &Maker::add(BlockWeights &b, int32_t role, int32_t dtype, int64_t ro
 }
 
 void Maker::store(unsigned char *at, int32_t dtype, int64_t n, float mean, float deviation) {
+    if (measuring_) return;
     for (int64_t i = 0; i < n; ++i) {
         const float v = mean + deviation * spread();
         uint32_t bits;
@@ -172,7 +174,7 @@ void Maker::fp8(BlockWeights &b, int32_t role, int64_t rows, int64_t columns) {
     const auto bytes = uint64_t(rows) * uint64_t(columns);
     dsv4_tensor &t = add(b, role, DSV4_FP8_E4M3, rows, columns, bytes);
     auto *at = static_cast<unsigned char *>(const_cast<void *>(t.data));
-    for (uint64_t i = 0; i < bytes; i += 8) {
+    for (uint64_t i = 0; i < bytes && !measuring_; i += 8) {
         uint64_t w = random();
         const uint64_t nan = ((w & 0x7F7F7F7F7F7F7F7Full) + 0x0101010101010101ull) & 0x8080808080808080ull;
         w -= nan >> 7;  // 0x7F -> 0x7E, 0xFF -> 0xFE
@@ -184,7 +186,7 @@ void Maker::fp8(BlockWeights &b, int32_t role, int64_t rows, int64_t columns) {
     t.scale_shape[1] = (columns + 127) / 128;
     t.scale_bytes = uint64_t(t.scale_shape[0]) * uint64_t(t.scale_shape[1]);
     unsigned char *scale = allocate(t.scale_bytes);
-    std::memset(scale, int(std::lround(std::log2(std::pow(double(columns), -0.5) / 122.0))) + 127, t.scale_bytes);
+    if (!measuring_) std::memset(scale, int(std::lround(std::log2(std::pow(double(columns), -0.5) / 122.0))) + 127, t.scale_bytes);
     t.scale = scale;
 }
 
@@ -194,7 +196,7 @@ void Maker::fp4(BlockWeights &b, int32_t role, int32_t expert, int64_t rows, int
     dsv4_tensor &t = add(b, role, DSV4_FP4_E2M1, rows, columns, bytes);
     t.expert = expert;
     auto *at = static_cast<unsigned char *>(const_cast<void *>(t.data));
-    for (uint64_t i = 0; i < bytes; i += 8) {
+    for (uint64_t i = 0; i < bytes && !measuring_; i += 8) {
         const uint64_t w = random();
         std::memcpy(at + i, &w, std::min<uint64_t>(8, bytes - i));
     }
@@ -206,7 +208,7 @@ void Maker::fp4(BlockWeights &b, int32_t role, int32_t expert, int64_t rows, int
     t.scale_bytes = uint64_t(rows) * uint64_t(columns) / 32;
     unsigned char *scale = allocate(t.scale_bytes);
     const int middle = int(std::lround(std::log2(std::pow(double(columns), -0.5) / 2.93))) + 127;
-    for (uint64_t i = 0; i < t.scale_bytes; ++i) scale[i] = uint8_t(middle + int(random() >> 63));
+    for (uint64_t i = 0; i < t.scale_bytes && !measuring_; ++i) scale[i] = uint8_t(middle + int(random() >> 63));
     t.scale = scale;
 }
 
@@ -253,7 +255,7 @@ BlockWeights Maker::layer(int32_t index) {
         const int64_t k = s_.active_experts, n = int64_t(s_.vocab) * k;
         const dsv4_tensor &t = add(b, DSV4_ROLE_GATE_TID2EID, DSV4_I64, s_.vocab, k, uint64_t(n) * 8);
         auto *table = static_cast<int64_t *>(const_cast<void *>(t.data));
-        for (int64_t v = 0; v < s_.vocab; ++v) {  // k different experts: a random first one and a stride
+        for (int64_t v = 0; v < s_.vocab && !measuring_; ++v) {  // k different experts: a random first one and a stride
             const auto first = int64_t(random() % uint64_t(E));
             for (int64_t i = 0; i < k; ++i) table[v * k + i] = (first + i * std::max<int64_t>(1, E / k)) % E;
         }
@@ -286,6 +288,15 @@ BlockWeights Maker::ends() {
 }
 
 SyntheticModel Maker::make() {
+    measuring_ = true;
+    ends();
+    for (int32_t l = 0; l < s_.layers; ++l) layer(l);
+    measuring_ = false;
+    // Pages are written as they are made: what is not there would be found out by the whole process.
+    const HostMemory host = host_memory();
+    if (host.available && measured_ > host.available - host.available / 16)
+        throw Error(DSV4_E_NO_MEMORY, "a synthetic model of " + std::to_string(measured_) + " bytes: " +
+                                          std::to_string(host.available) + " are available; try fewer layers (:layers=N)");
     SyntheticModel m;
     m.config = c_;
     m.weights.ends = ends();

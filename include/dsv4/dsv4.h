@@ -77,7 +77,8 @@ enum { DSV4_LOG_ERROR = 0, DSV4_LOG_WARNING = 1, DSV4_LOG_INFO = 2 };
 typedef struct dsv4_runtime_options {
     uint32_t struct_size, flags; /* flags: 0 */
     dsv4_str plugin_dir;         /* absolute; empty = beside libdsv4 (dsv4/plugins), then DSV4_PLUGIN_PATH */
-    /* Whole lines, no newline; from any thread, never after dsv4_runtime_release returned. NULL = silent. */
+    /* Whole lines, no newline; from any thread, never after dsv4_runtime_release returned. NULL = silent. It must not
+     * call this library. */
     void (*log)(void *user_data, int32_t level, dsv4_str line);
     void *log_user_data;
     /* Called once, last; never for a runtime that could not be made. May be NULL. */
@@ -304,7 +305,8 @@ typedef struct dsv4_logit_bias {
 
 enum {
     DSV4_GENERATE_CONTINUE = 1 << 0,  /* the prompt follows what the session holds, instead of replacing it */
-    DSV4_GENERATE_IGNORE_EOS = 1 << 1, /* only max_tokens, the context and stop ids end the answer */
+    DSV4_GENERATE_IGNORE_EOS = 1 << 1, /* only max_tokens, the context and stop ids end the answer, and the end of a
+                                          grammar where there is one */
     DSV4_GENERATE_TOKENS = 1 << 2,     /* TOKEN events too when the prompt is a conversation or a text */
     DSV4_GENERATE_FREE = 1 << 3        /* do not hold tool calls and response formats to their grammar */
 };
@@ -339,8 +341,8 @@ typedef struct dsv4_generate_options {
 enum {
     DSV4_EVENT_TOKEN = 1,          /* token */
     DSV4_EVENT_PREFILL = 2,        /* prompt_tokens of which cached_tokens + prefilled_tokens are done */
-    DSV4_EVENT_DONE = 3,           /* finish, counts, seed, timings; token is the stop id, or -1; text is the whole
-                                      assistant message as JSON, to be sent back in the next request */
+    DSV4_EVENT_DONE = 3,           /* finish, counts, seed, timings; token is the stop id, or -1; text is, of a
+                                      conversation, the whole assistant message as JSON, to be sent back */
     DSV4_EVENT_TEXT = 4,           /* text, in whole code points */
     DSV4_EVENT_REASONING = 5,      /* text */
     DSV4_EVENT_TOOL_BEGIN = 6,     /* call, tool_id, tool_name */
@@ -372,7 +374,7 @@ typedef struct dsv4_event {
 /* Pull is the primitive (a Rust Iterator, a Go iter.Seq2). The prompt is the whole conversation: the longest beginning
  * that the session already holds is not computed again. One stream at a time on a session. The engine runs at most a
  * few tokens ahead of the caller; releasing the stream forgets those, and the tokens handed out stay in the session.
- * DSV4_E_CANCELLED comes within one prefill_chunk. */
+ * DSV4_E_CANCELLED comes within one step (max_batch_tokens at most), and so does dsv4_stream_release. */
 DSV4_API dsv4_status dsv4_stream_open(dsv4_session *session, const dsv4_generate_options *options, dsv4_cancel *cancel,
                                       dsv4_stream **out, dsv4_error *err);
 /* Waits for the next event. DSV4_END after the DONE event, again and again. */

@@ -74,7 +74,8 @@ double full_batch_rate(const std::vector<Answer> &answers) {
 void run(const Arguments &a) {
     ModelArguments model_arguments = a.model;
     if (!a.synthetic.empty()) model_arguments.path = "synthetic:" + a.synthetic;
-    if (model_arguments.path.empty()) throw Failure("bench: expected --model DIR or --synthetic SPEC");
+    if (a.model.path.empty() == a.synthetic.empty())
+        throw CLI::ValidationError("bench", "expected either --model DIR or --synthetic SPEC");
     model_arguments.sessions = a.batch;
     const uint64_t per_session = (a.prompt + a.decode + 127) / 128 * 128;
     model_arguments.cache_tokens = std::max<uint64_t>(model_arguments.cache_tokens, per_session * a.batch);

@@ -45,7 +45,8 @@ void add_conformance(CLI::App &app, int &exit_code) {
     command->add_option("--threads", a->options.threads, "CPU backends: 0 is one per core");
     command->add_option("--variant", a->options.variant, "Instruction set to force");
     command->add_option("--shape", a->options.only_shape,
-                        "This made-up model only: small, odd-a, odd-b, odd-c, flash, pro");
+                        "This made-up model only: small, odd-a, odd-b, odd-c, flash, pro")
+        ->check(CLI::IsMember({"small", "odd-a", "odd-b", "odd-c", "flash", "pro"}));
     command->add_option("--seed", a->options.seed, "Of weights and inputs");
     command->add_flag("--full", a->options.full, "The true widths of Flash and Pro too: minutes, and about 3 GB");
     command->add_flag("--json", a->json, "JSON on stdout");

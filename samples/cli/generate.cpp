@@ -10,7 +10,7 @@ namespace {
 
 struct Arguments {
     ModelArguments model;
-    std::string text, raw, messages, tokens, ids, thinking = "chat", system, tool_choice = "auto", tool_name;
+    std::string text, raw, messages, tokens, ids, thinking = "chat", system, tool_choice = "auto", tool_name, dialect;
     uint32_t max_tokens = 0, top_k = 0, thinking_budget = 0;
     float temperature = 0, top_p = 0, min_p = 0;
     uint64_t seed = 0;
@@ -78,6 +78,7 @@ dsv4_prompt_options prompt_options(const Arguments &a) {
     dsv4_prompt_options o;
     DSV4_INIT(o);
     if (a.thinking != "chat") o.flags = DSV4_PROMPT_THINKING;
+    o.dialect = str(a.dialect);
     if (a.thinking == "max" || a.thinking == "high" || a.thinking == "low") o.reasoning_effort = str(a.thinking);
     return o;
 }
@@ -120,9 +121,50 @@ Owned<dsv4_session> open_session(dsv4_model *model, const Arguments &a) {
     return own<dsv4_session>([&](auto **out, auto *err) { return dsv4_session_create(model, &options, out, err); });
 }
 
-void generate(const Arguments &a) {
+/// What a request says beside its messages; the command line goes before it.
+void take_request(Arguments &a, const std::string &text, const CLI::App &command) {
+    const auto request = nlohmann::json::parse(text, nullptr, false);
+    if (!request.is_object()) return;
+    const auto unset = [&](const char *option) { return command.count(option) == 0; };
+    const auto number = [&](const char *key, const char *option, auto &to) {
+        const auto at = request.find(key);
+        if (at == request.end() || at->is_null() || !unset(option)) return;
+        if (!at->is_number()) throw Failure("request." + std::string(key) + ": expected a number, found " + at->dump());
+        to = at->template get<std::remove_reference_t<decltype(to)>>();
+    };
+    number("max_tokens", "--max-tokens", a.max_tokens);
+    number("temperature", "--temperature", a.temperature);
+    number("top_p", "--top-p", a.top_p);
+    number("top_k", "--top-k", a.top_k);
+    number("min_p", "--min-p", a.min_p);
+    number("seed", "--seed", a.seed);
+    if (const auto stop = request.find("stop"); stop != request.end() && unset("--stop")) {
+        if (stop->is_string()) a.stop = {stop->get<std::string>()};
+        else if (stop->is_array()) a.stop = stop->get<std::vector<std::string>>();
+    }
+    if (const auto choice = request.find("tool_choice"); choice != request.end() && unset("--tool-choice") && unset("--tool-name")) {
+        if (choice->is_string()) {
+            a.tool_choice = choice->get<std::string>();
+        } else if (choice->is_object() && choice->contains("function") && (*choice)["function"].contains("name")) {
+            a.tool_name = (*choice)["function"]["name"].get<std::string>();
+        } else {
+            throw Failure("request.tool_choice: expected auto, none, required or a function, found " + choice->dump());
+        }
+    }
+}
+
+void generate(Arguments a, const CLI::App &command) {
+    std::string request;
+    if (!a.messages.empty()) {
+        request = read_file(a.messages);
+        take_request(a, request, command);
+    }
     const int given = !a.text.empty() + !a.raw.empty() + !a.messages.empty() + (!a.tokens.empty() || !a.ids.empty());
-    if (given != 1) throw Failure("generate: expected one prompt (-p, --messages, --raw, --ids or --tokens), found " + std::to_string(given));
+    if (given != 1)
+        throw CLI::ValidationError("generate", "expected one prompt (-p, --messages, --raw, --ids or --tokens), found " +
+                                                   std::to_string(given));
+    if (!a.tool_name.empty() && a.tool_choice != "auto")
+        throw CLI::ValidationError("generate", "--tool-name asks for that tool; it does not go with --tool-choice");
     ModelArguments model_arguments = a.model;
     model_arguments.sessions = 1;
     const auto runtime = open_runtime(a.model.plugins, a.model.quiet);
@@ -139,7 +181,6 @@ void generate(const Arguments &a) {
         prompt = empty_prompt(a);
         check(dsv4_prompt_add_user(prompt.get(), str(a.text), &error), error);
     } else if (!a.messages.empty()) {
-        const std::string request = read_file(a.messages);
         const dsv4_prompt_options o = prompt_options(a);
         prompt = own<dsv4_prompt>([&](auto **out, auto *err) { return dsv4_prompt_from_json(str(request), &o, out, err); });
     } else if (!a.raw.empty()) {
@@ -183,14 +224,15 @@ void chat(const Arguments &a) {
     dsv4_generate_options options = generate_options(a, stops);
     dsv4_error error;
     DSV4_INIT(error);
-    std::cerr << "An empty line or the end of input ends the conversation.\n";
-    for (std::string line; std::cerr << "> " && std::getline(std::cin, line) && !line.empty();) {
+    if (!a.json) std::cerr << "An empty line or the end of input ends the conversation.\n";
+    const auto ask = [&] { return a.json || (std::cerr << "> "); };
+    for (std::string line; ask() && std::getline(std::cin, line) && !line.empty();) {
         check(dsv4_prompt_add_user(prompt.get(), str(line), &error), error);
         options.prompt = prompt.get();
         Printer printer;
-        printer.stream = true;
+        printer.stream = !a.json;
         check(dsv4_generate(session.get(), &options, nullptr, on_event, &printer, &error), error);
-        std::cout << "\n";
+        std::cout << (a.json ? printer.message : std::string()) << std::endl;
         check(dsv4_prompt_add_message(prompt.get(), str(printer.message), &error), error);
     }
 }
@@ -199,6 +241,8 @@ void add_sampling(CLI::App &command, Arguments &a) {
     a.model.add_to(command);
     command.add_option("--thinking", a.thinking, "chat (none), thinking, low, high or max")
         ->check(CLI::IsMember({"chat", "thinking", "low", "high", "max"}));
+    command.add_option("--dialect", a.dialect, "Prompt format, preview or 0731; the model's own otherwise")
+        ->check(CLI::IsMember({"preview", "0731", "0813"}));
     command.add_option("--system", a.system, "System message");
     command.add_option("--max-tokens", a.max_tokens, "0: until the context is full");
     command.add_option("--temperature", a.temperature, "0: greedy");
@@ -229,11 +273,12 @@ void add_generate(CLI::App &app, int &) {
     command->add_flag("--ignore-eos", a->ignore_eos);
     command->add_flag("--stream", a->stream, "Print as it comes");
     command->add_flag("--json", a->json, "One JSON object on stdout");
-    command->callback([a] { generate(*a); });
+    command->callback([a, command] { generate(*a, *command); });
 
     auto *chat_command = app.add_subcommand("chat", "A conversation, a line a turn");
     auto c = std::make_shared<Arguments>();
     add_sampling(*chat_command, *c);
+    chat_command->add_flag("--json", c->json, "Each answer as one JSON message a line");
     chat_command->callback([c] { chat(*c); });
 }
 

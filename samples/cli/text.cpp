@@ -16,6 +16,12 @@ void write_blob(const Owned<dsv4_blob> &blob) {
     std::cout.write(bytes.data, std::streamsize(bytes.size));
 }
 
+/// Checkpoints with the block drafter speak the later dialect, as the library decides for a loaded model.
+std::string dialect_of(const std::string &folder) {
+    const auto config = nlohmann::json::parse(read_file(folder + "/config.json"), nullptr, false);
+    return config.is_object() && config.contains("dspark_block_size") ? "0731" : "preview";
+}
+
 struct ParseArguments {
     std::string mode, tools;
     bool lenient = false, json = false;
@@ -64,12 +70,13 @@ void add_text(CLI::App &app, int &) {
 
     auto *encode = app.add_subcommand("encode", "Request JSON on standard input -> the exact prompt text");
     auto dialect = std::make_shared<std::string>();
-    encode->add_option("--model", *path, "Not needed: the format is the model's, not the checkpoint's");
+    encode->add_option("--model", *path, "Folder with config.json, which tells the prompt format");
     encode->add_option("--dialect", *dialect, "preview or 0731")->check(CLI::IsMember({"preview", "0731", "0813"}));
     encode->add_flag("--json", *json, "A JSON string");
     encode->callback([=] {
         dsv4_prompt_options options;
         DSV4_INIT(options);
+        if (dialect->empty() && !path->empty()) *dialect = dialect_of(*path);
         options.dialect = str(*dialect);
         const std::string request = read_file("-");
         const auto prompt = own<dsv4_prompt>(

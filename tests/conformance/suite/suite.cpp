@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 #include <numeric>
+#include <stdexcept>
 
 namespace dsv4::conformance {
 
@@ -182,7 +183,13 @@ std::vector<Row> Suite::run() {
         if (device.claims(DSV4_CAP_OFFICIAL)) add(DSV4_NUMERICS_OFFICIAL);
     });
 
-    for (const Case &c : cases(options_.full)) {
+    const auto every = cases(options_.full);
+    if (!options_.only_shape.empty() &&
+        std::none_of(every.begin(), every.end(), [&](const Case &c) { return options_.only_shape == c.name; }))
+        guarded("contract", "shape", options_.only_shape, "default", [&] {
+            throw std::runtime_error("no shape of that name; --full adds the wide ones");
+        });
+    for (const Case &c : every) {
         if (!options_.only_shape.empty() && options_.only_shape != c.name) continue;
         if (modes.empty()) break;
         if (!c.wide) {

@@ -235,3 +235,74 @@ TEST_CASE("a text is continued as text") {
     }
     CHECK(!out.empty());
 }
+
+TEST_CASE("an answer cut off in its reasoning or in a call is not taken for what it is not") {
+    Fixture f;
+    dsv4::PromptOptions thinking;
+    thinking.flags = DSV4_PROMPT_THINKING;
+    const auto after = [&](dsv4::Prompt &prompt, dsv4::GenerateOptions options) {
+        const Answer a = answer(f.session, prompt, options);
+        CHECK(a.done.finish == DSV4_FINISH_LENGTH);
+        prompt.message(a.message).user("Second");
+        options = {};
+        options.max_tokens = 1;
+        answer(f.session, prompt, options);
+        const std::vector<int32_t> ids = f.session.tokens();
+        const std::string rendered = prompt.render(), held = f.model.tokenizer().decode(ids);
+        CHECK(held.compare(0, rendered.size(), rendered) == 0);  // no trace of what was cut off
+    };
+    dsv4::GenerateOptions o;
+    o.max_tokens = 4;
+    dsv4::Prompt reasoning(thinking);
+    reasoning.user("What is special about Kaldra?");
+    after(reasoning, o);
+    dsv4::Prompt call = with_tools("What is 345 + 678?");
+    o.tool_choice = DSV4_TOOLS_REQUIRED;
+    o.max_tokens = 25;
+    after(call, o);
+}
+
+TEST_CASE("a stream that is dropped before it began takes nothing from the session") {
+    Fixture f;
+    std::vector<int32_t> ids;
+    for (int32_t i = 0; i < 60; ++i) ids.push_back(100 + i);
+    f.session.evaluate(ids, {}, [](uint32_t, int32_t, dsv4::Span<const float>) {});
+    f.session.truncate(30);  // too far for the rings: the beginning is computed again when it is needed
+    ids.resize(30);
+    {
+        std::vector<int32_t> prompt = ids;
+        prompt.push_back(7);
+        const dsv4::Cancel cancel;
+        dsv4::Stream stream = f.session.generate(prompt, {}, cancel);
+        cancel.now();
+        dsv4::Event event;
+        try {
+            while (stream.next(event)) {}
+        } catch (const dsv4::Error &e) {
+            CHECK(e.status() == DSV4_E_CANCELLED);
+        }
+    }
+    const std::vector<int32_t> held = f.session.tokens();
+    REQUIRE(held.size() >= 30);
+    CHECK(std::equal(ids.begin(), ids.end(), held.begin()));
+}
+
+TEST_CASE("options that contradict each other, and a message of 10 MB") {
+    Fixture f;
+    dsv4::GenerateOptions o;
+    o.tool_choice = DSV4_TOOLS_NAMED;
+    o.tool_name = {nullptr, 1u << 20};
+    CHECK_THROWS_AS(answer(f.session, with_tools("Hello"), o), dsv4::Error);
+    o.tool_name = {"calculate", 9};
+    o.flags = DSV4_GENERATE_FREE;
+    CHECK_THROWS_AS(answer(f.session, with_tools("Hello"), o), dsv4::Error);
+    std::string large;
+    while (large.size() < 10u << 20) large += "a long message, and more of it; ";
+    try {
+        answer(f.session, with_tools(large), {});
+        FAIL("10 MB do not fit");
+    } catch (const dsv4::Error &e) {
+        CHECK(e.status() == DSV4_E_CONTEXT);
+    }
+    CHECK(answer(f.session, with_tools("What is 345 + 678?"), {}).calls.size() == 1);
+}

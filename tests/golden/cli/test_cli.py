@@ -104,7 +104,8 @@ class Contract(unittest.TestCase):
         first, second = (json.loads(self.good("generate", "--model", MODEL, "-p", "Hi", "--temperature", "2", "--seed",
                                               "7", "--json", "--max-tokens", "20"))["ids"] for _ in range(2))
         self.assertEqual(first, second)
-        self.bad(1, "generate", "--model", MODEL)
+        self.bad(2, "generate", "--model", MODEL)
+        self.bad(2, "generate", "--model", MODEL, "-p", "x", "--ids", "5")
         self.bad(1, "generate", "--model", MODEL, "-p", "x", "--temperature", "-1")
         self.assertIn("nobody", self.bad(1, "generate", "--model", MODEL, "-p", "x", "--backend", "nobody"))
         self.bad(2, "generate", "-p", "x")
@@ -113,6 +114,28 @@ class Contract(unittest.TestCase):
         r = run("chat", "--model", MODEL, stdin="Who is Mira?\nWhere does Mira live?\n\n".encode())
         self.assertEqual(r.returncode, 0)
         self.assertEqual(len(r.stdout.decode().strip().split("\n")), 2)
+        lines = self.good("chat", "--model", MODEL, "--json", stdin="Who is Mira?\nWhere does Mira live?\n\n".encode())
+        self.assertEqual([json.loads(line)["role"] for line in lines.splitlines()], ["assistant"] * 2)
+
+    def test_request(self):
+        tool = {"type": "function", "function": {"name": "set_timer", "parameters": {
+            "type": "object", "properties": {"minutes": {"type": "integer"}}, "required": ["minutes"]}}}
+        request = {"messages": [{"role": "user", "content": "Hello!"}], "tools": [tool], "tool_choice": "required"}
+        out = json.loads(self.good("generate", "--model", MODEL, "--messages", "-", "--json",
+                                   stdin=json.dumps(request).encode()))
+        self.assertEqual(out["message"]["tool_calls"][0]["function"]["name"], "set_timer")
+        request = {"messages": [{"role": "user", "content": "What is special about Kaldra?"}], "stop": "thousand"}
+        out = json.loads(self.good("generate", "--model", MODEL, "--messages", "-", "--json",
+                                   stdin=json.dumps(request).encode()))
+        self.assertEqual(out["message"]["content"], "Kaldra has a ")
+        self.bad(1, "generate", "--model", MODEL, "--messages", "-", stdin=b'{"messages": [], "max_tokens": "x"}')
+        self.bad(1, "generate", "--model", MODEL, "--messages", "-", stdin=b"not json")
+
+    def test_conformance(self):
+        out = json.loads(self.good("conformance", "--backend", "reference", "--shape", "odd-c", "--json"))
+        self.assertTrue(out["passed"])
+        self.bad(2, "conformance", "--backend", "reference", "--shape", "nope")
+        self.bad(1, "conformance", "--backend", "nobody")
 
     def test_plan_backends_bench(self):
         plan = json.loads(self.good("plan", "--model", MODEL, "--context", "4096"))
@@ -124,7 +147,9 @@ class Contract(unittest.TestCase):
         bench = json.loads(self.good("bench", "--model", MODEL, "--prompt", "16", "--decode", "4", "--repeat", "1",
                                      "--json", "--batch", "2"))
         self.assertGreater(bench["decode_tokens_per_second"], 0)
-        self.bad(1, "bench")
+        self.bad(2, "bench")
+        self.bad(2, "bench", "--model", MODEL, "--synthetic", "flash")
+        self.assertIn("layers", self.bad(1, "bench", "--synthetic", "pro"))  # 860 GB
 
     def test_usage(self):
         self.bad(2, "no-such-command")
