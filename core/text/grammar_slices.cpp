@@ -41,49 +41,56 @@ struct Steps {
     bool exits = false;       // an accepting state is met
 };
 
-struct Stepper {
-    const Dfa &dfa;
-    const bool mind_exits;
-
-    void take(int32_t state, Range range, Steps &out) const {
-        size_t last = dfa.classes;
-        for (size_t b = range.low; b <= range.high; ++b) {
-            const size_t c = dfa.class_of[b];
-            if (c == last) continue;
-            last = c;
-            const int32_t to = dfa.table[static_cast<size_t>(state) * dfa.classes + c];
-            if (to < 0) {
-                out.dies = true;
-                continue;
-            }
-            out.exits = out.exits || (mind_exits && dfa.accept[static_cast<size_t>(to)]);
-            if (std::find(out.to.begin(), out.to.end(), to) == out.to.end()) out.to.push_back(to);
-        }
+class Stepper {
+public:
+    Stepper(const Dfa &dfa, bool mind_exits) : dfa_(dfa), mind_exits_(mind_exits) {
+        for (size_t slice = 0; slice < kSlices; ++slice)
+            for (size_t b = 0x20; b < 0x7F; ++b)
+                if (slice_of(static_cast<uint8_t>(b)) == slice) add(ascii_[slice], b);
+        for (size_t s = 0; s < kSequences.size(); ++s)
+            for (size_t i = 0; i < kSequences[s].length; ++i)
+                for (size_t b = kSequences[s].bytes[i].low; b <= kSequences[s].bytes[i].high; ++b) add(sequences_[s][i], b);
     }
 
     /// The characters that `slice` adds to the alphabet before it.
-    void character(int32_t state, size_t slice, Steps &out) const {
+    void character(int32_t state, size_t slice, Steps &out) {
         out.to.clear();
         out.dies = out.exits = false;
-        if (slice != kBeyondAscii) {
-            for (size_t b = 0x20; b < 0x7F; ++b)
-                if (slice_of(static_cast<uint8_t>(b)) == slice)
-                    take(state, {static_cast<uint8_t>(b), static_cast<uint8_t>(b)}, out);
-            return;
-        }
-        std::vector<int32_t> ends;
-        for (const Sequences &s : kSequences) {
-            std::vector<int32_t> at = {state};
-            for (size_t i = 0; i < s.length && !at.empty(); ++i) {
-                out.to.clear();
-                for (const int32_t from : at) take(from, s.bytes[i], out);
-                at = out.to;
+        if (slice != kBeyondAscii) return take(state, ascii_[slice], out.to, out);
+        for (size_t s = 0; s < kSequences.size(); ++s) {
+            at_.assign(1, state);
+            for (size_t i = 0; i + 1 < kSequences[s].length; ++i, at_.swap(next_)) {
+                next_.clear();
+                for (const int32_t from : at_) take(from, sequences_[s][i], next_, out);
             }
-            for (const int32_t end : at)
-                if (std::find(ends.begin(), ends.end(), end) == ends.end()) ends.push_back(end);
+            for (const int32_t from : at_) take(from, sequences_[s][kSequences[s].length - 1], out.to, out);
         }
-        out.to = std::move(ends);
     }
+
+private:
+    using Classes = std::vector<uint8_t>;
+    void add(Classes &classes, size_t byte) const {
+        const uint8_t c = dfa_.class_of[byte];
+        if (std::find(classes.begin(), classes.end(), c) == classes.end()) classes.push_back(c);
+    }
+    void take(int32_t state, const Classes &classes, std::vector<int32_t> &to, Steps &out) const {
+        const int32_t *const row = &dfa_.table[static_cast<size_t>(state) * dfa_.classes];
+        for (const uint8_t c : classes) {
+            const int32_t next = row[c];
+            if (next < 0) {
+                out.dies = true;
+                continue;
+            }
+            out.exits = out.exits || (mind_exits_ && dfa_.accept[static_cast<size_t>(next)]);
+            if (std::find(to.begin(), to.end(), next) == to.end()) to.push_back(next);
+        }
+    }
+
+    const Dfa &dfa_;
+    const bool mind_exits_;
+    std::array<Classes, kSlices> ascii_;
+    std::array<std::array<Classes, 4>, kSequences.size()> sequences_;
+    std::vector<int32_t> at_, next_;
 };
 
 }  // namespace
@@ -177,7 +184,7 @@ std::vector<SliceUse> slice_uses(const Dfa &dfa, bool exits) {
     std::vector<std::vector<int32_t>> before(n);  // states by one character; once per edge
     std::vector<uint32_t> edges(n, 0);
     std::vector<bool> dies(n, false), met(n, false);
-    const Stepper stepper{dfa, exits};
+    Stepper stepper(dfa, exits);
     Steps steps;
     for (size_t slice = 0; slice < kSlices; ++slice) {
         for (size_t s = 0; s < n; ++s) {
