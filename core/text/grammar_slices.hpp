@@ -1,4 +1,4 @@
-// Why masks of wide states are cheap. A slice is the tokens that are whole plain characters of a small alphabet. From
+// Why masks of wide states are cheap. A slice is the tokens made of whole characters of some plain kinds. From
 // most states either every plain text of up to n characters survives and every longer one dies (a string with n
 // characters left), or all survive. Then the slice's part of the mask is ready made, and only tokens outside the slice
 // (markup, quotes, escapes, pieces of characters) are walked.
@@ -25,19 +25,23 @@ struct TrieNode {
     bool shared = false;  ///< more than one token has these bytes
 };
 
-/// Alphabets, each within the next: a-z; and A-Z 0-9; and space; and well-formed UTF-8 beyond ASCII, but not U+F000 to
-/// U+FFFF (the markers' bar is there); and ASCII punctuation but " \ / < >, with which strings, tails and control texts
-/// begin or end.
-inline constexpr size_t kSlices = 5;
+/// Plain characters by kind. Wide ones are well-formed UTF-8 beyond ASCII but those that patterns and markers single out:
+/// spaces and line ends (U+0080 to U+00BF, U+1680 to U+16BF, U+2000 to U+2FFF, U+3000 to U+303F) and U+F000 to U+FFFF (the
+/// markers' bar). Punctuation is ASCII's but " \ / < >, with which strings, tails and control texts begin or end.
+enum class Plain : uint8_t { lower, upper, digit, space, wide, punctuation };
+inline constexpr size_t kPlainKinds = 6;
+/// Sets of kinds (bit = kind) that automata tend to let through whole, by the number of their tokens.
+inline constexpr std::array<uint8_t, 9> kSlices = {0x01, 0x03, 0x07, 0x0B, 0x0F, 0x37, 0x1F, 0x3B, 0x3F};
 
-/// The smallest alphabet that spells the text, kSlices when none does, and how many characters it has.
+/// The kinds in the text, 0xFF when it has something else, and its number of characters.
 struct Spelling {
-    size_t slice;
+    uint8_t kinds;
     size_t characters;
+    bool within(uint8_t slice) const { return (kinds & ~slice) == 0; }
 };
 Spelling spelling_of(std::string_view text);
 
-/// A vocabulary's tokens of one alphabet, and the trie of all others.
+/// A vocabulary's tokens of one slice, and the trie of all others.
 struct TokenSlice {
     static constexpr size_t kMasks = 32;  // longer tokens are few: 16 KiB a mask at 129,280 tokens
     struct Longer {
@@ -57,7 +61,7 @@ std::vector<TokenSlice> make_slices(const std::vector<TrieNode> &trie, const std
 /// What an automaton's state does to slices.
 struct SliceUse {
     static constexpr uint8_t kNone = UINT8_MAX, kEndless = UINT8_MAX;
-    uint8_t slice = kNone;   ///< the largest slice that is all or nothing by length; kNone: walk every token
+    uint8_t slice = kNone;   ///< the largest slice (index) that is all or nothing by length; kNone: walk every token
     uint8_t characters = 0;  ///< tokens of it up to this length survive, longer ones do not; kEndless: all do
 };
 /// One per state. Accepting states count as dangerous, for masks must list them, unless `exits` is false.
