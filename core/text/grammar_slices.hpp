@@ -30,8 +30,8 @@ struct TrieNode {
 /// markers' bar). Punctuation is ASCII's but " \ / < >, with which strings, tails and control texts begin or end.
 enum class Plain : uint8_t { lower, upper, digit, space, wide, punctuation };
 inline constexpr size_t kPlainKinds = 6;
-/// Sets of kinds (bit = kind) that automata tend to let through whole, by the number of their tokens.
-inline constexpr std::array<uint8_t, 9> kSlices = {0x01, 0x03, 0x07, 0x0B, 0x0F, 0x37, 0x1F, 0x3B, 0x3F};
+/// Sets of kinds (bit = kind) that automata tend to let through whole; later ones are preferred.
+inline constexpr std::array<uint8_t, 10> kSlices = {0x3E, 0x01, 0x03, 0x07, 0x0B, 0x0F, 0x37, 0x1F, 0x3B, 0x3F};
 
 /// The kinds in the text, 0xFF when it has something else, and its number of characters.
 struct Spelling {
