@@ -55,7 +55,8 @@ public:
             if (const size_t kind = kind_of(static_cast<uint8_t>(b)); kind < kPlainKinds) add(ascii_[kind], b);
         for (size_t s = 0; s < kSequences.size(); ++s)
             for (size_t i = 0; i < kSequences[s].length; ++i)
-                for (size_t b = kSequences[s].bytes[i].low; b <= kSequences[s].bytes[i].high; ++b) add(sequences_[s][i], b);
+                for (size_t b = kSequences[s].bytes[i].low; b <= kSequences[s].bytes[i].high; ++b)
+                    add(sequences_[s][i], b);
     }
 
     /// One character of that kind.
@@ -136,7 +137,8 @@ TokenMask TokenSlice::tokens(size_t characters) const {
     return out;
 }
 
-std::vector<TokenSlice> make_slices(const std::vector<TrieNode> &trie, const std::vector<int32_t> &same, size_t tokens) {
+std::vector<TokenSlice> make_slices(const std::vector<TrieNode> &trie, const std::vector<int32_t> &same,
+                                    size_t tokens) {
     std::vector<Spelling> spellings(trie.size(), kNotPlain);
     std::string path;
     for (size_t i = 1; i < trie.size(); ++i) {
@@ -210,7 +212,10 @@ std::vector<SliceUse> slice_uses(const Dfa &dfa, bool exits) {
         begin.assign(n + 2, 0);
         for (size_t kind = 0; kind < kPlainKinds; ++kind)
             if (kinds >> kind & 1)
-                for (const Edge &e : steps_of[kind]) ++open[static_cast<size_t>(e.from)], ++begin[static_cast<size_t>(e.to) + 2];
+                for (const Edge &e : steps_of[kind]) {
+                    ++open[static_cast<size_t>(e.from)];
+                    ++begin[static_cast<size_t>(e.to) + 2];
+                }
         for (size_t s = 2; s < begin.size(); ++s) begin[s] += begin[s - 1];
         before.resize(begin.back());
         for (size_t kind = 0; kind < kPlainKinds; ++kind)

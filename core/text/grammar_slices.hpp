@@ -25,9 +25,10 @@ struct TrieNode {
     bool shared = false;  ///< more than one token has these bytes
 };
 
-/// Plain characters by kind. Wide ones are well-formed UTF-8 beyond ASCII but those that patterns and markers single out:
-/// spaces and line ends (U+0080 to U+00BF, U+1680 to U+16BF, U+2000 to U+2FFF, U+3000 to U+303F) and U+F000 to U+FFFF (the
-/// markers' bar). Punctuation is ASCII's but " \ / < >, with which strings, tails and control texts begin or end.
+/// Plain characters by kind. Wide ones are well-formed UTF-8 beyond ASCII but those that patterns and markers single
+/// out: spaces and line ends (U+0080 to U+00BF, U+1680 to U+16BF, U+2000 to U+2FFF, U+3000 to U+303F) and U+F000 to
+/// U+FFFF (the markers' bar). Punctuation is ASCII's but " \ / < >, with which strings, tails and control texts begin
+/// or end.
 enum class Plain : uint8_t { lower, upper, digit, space, wide, punctuation };
 inline constexpr size_t kPlainKinds = 6;
 /// Sets of kinds (bit = kind) that automata tend to let through whole; later ones are preferred.
@@ -58,7 +59,8 @@ struct TokenSlice {
 /// `same` links tokens of equal bytes, -1 at the end.
 std::vector<TokenSlice> make_slices(const std::vector<TrieNode> &trie, const std::vector<int32_t> &same, size_t tokens);
 
-/// What an automaton's state does to slices.
+/// What an automaton's state does to slices. States with neither case on a large slice (a letter forbidden anywhere
+/// in a short text) walk about half the trie, 1 ms.
 struct SliceUse {
     static constexpr uint8_t kNone = UINT8_MAX, kEndless = UINT8_MAX;
     uint8_t slice = kNone;   ///< the largest slice (index) that is all or nothing by length; kNone: walk every token
