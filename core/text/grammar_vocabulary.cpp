@@ -13,7 +13,7 @@ namespace {
 
 constexpr size_t kMaxLeafMasks = 256;  // per automaton, 16 KiB each at 129,280 tokens
 
-std::unique_ptr<Leaf> leaf(Dfa dfa) { return std::make_unique<Leaf>(std::move(dfa)); }
+std::unique_ptr<Leaf> leaf(Dfa dfa, bool exits = true) { return std::make_unique<Leaf>(std::move(dfa), exits); }
 
 }  // namespace
 
@@ -28,26 +28,42 @@ std::shared_ptr<const LeafMask> Leaf::mask(const Vocabulary &vocabulary, int32_t
         const auto found = masks_.find(state);
         if (found != masks_.end()) return found->second;
     }
+    std::shared_ptr<const LeafMask> made = make(vocabulary, state);
+    const std::lock_guard lock(mutex_);
+    if (masks_.size() >= kMaxLeafMasks) masks_.clear();  // users keep theirs alive
+    return masks_.emplace(state, std::move(made)).first->second;
+}
+
+std::shared_ptr<LeafMask> Leaf::make(const Vocabulary &vocabulary, int32_t state) const {
     auto made = std::make_shared<LeafMask>();
-    made->inside.assign(vocabulary.words(), 0);
-    const std::vector<Vocabulary::Node> &trie = vocabulary.trie();
+    const SliceUse use = uses_[static_cast<size_t>(state)];
+    const TokenSlice *const slice = use.slice == SliceUse::kNone ? nullptr : &vocabulary.slice(use.slice);
+    if (slice) made->inside = slice->tokens(use.characters == SliceUse::kEndless ? SIZE_MAX : use.characters);
+    else made->inside.assign(vocabulary.words(), 0);
+    // Nodes without a token write to a spare bit: half of them have one, in no order that a branch could foresee.
+    const size_t spare = made->inside.size() * 64;
+    made->inside.push_back(0);
+    uint64_t *const words = made->inside.data();
+    const std::vector<TrieNode> &trie = slice ? slice->rest : vocabulary.trie();
     std::array<int32_t, 256> states;
     states[0] = state;
     for (uint32_t i = 1; i < trie.size();) {
-        const Vocabulary::Node &node = trie[i];
+        const TrieNode &node = trie[i];
         const int32_t to = dfa.next(states[node.depth - 1u], node.byte);
         if (to < 0) {
             i = node.end;
             continue;
         }
         states[node.depth] = to;
-        vocabulary.allow(made->inside, node);
-        if (dfa.accept[static_cast<size_t>(to)] && node.end > i + 1) made->exits.push_back(i);
+        const size_t token = node.token < 0 ? spare : static_cast<size_t>(node.token);
+        words[token >> 6] |= uint64_t{1} << (token & 63);
+        if (node.shared) vocabulary.allow(made->inside, node);
+        if (exits_ && dfa.accept[static_cast<size_t>(to)] && node.end > i + 1)
+            made->exits.push_back(slice ? slice->full[i] : i);
         ++i;
     }
-    const std::lock_guard lock(mutex_);
-    if (masks_.size() >= kMaxLeafMasks) masks_.clear();  // users keep theirs alive
-    return masks_.emplace(state, std::move(made)).first->second;
+    made->inside.pop_back();
+    return made;
 }
 
 Vocabulary::Vocabulary(VocabularySource source) : source_(std::move(source)) {
@@ -90,11 +106,13 @@ Vocabulary::Vocabulary(VocabularySource source) : source_(std::move(source)) {
     if (single != 256)
         throw Error(DSV4_E_INVALID, "vocabulary: expected a token for every single byte, found " + std::to_string(single));
 
+    slices_ = make_slices(trie_, same_, n);
+
     const std::vector<std::string> all = control_texts(), marker = {std::string(kDsmlToken)};
     const Dfa plain = intersect(any_text(TextForm::raw), dfa_avoiding(all), "text");
     const Dfa value = intersect(any_text(TextForm::raw), dfa_avoiding(marker), "text");
-    common_.push_back(leaf(plain));
-    common_.push_back(leaf(plain));
+    common_.push_back(leaf(plain, false));
+    common_.push_back(leaf(plain, false));
     common_.push_back(leaf(dfa_followed_by(plain, "\n\n<", "text")));
     common_.push_back(leaf(dfa_followed_by(value, "</", "text")));
     for (const auto &avoided : {marker, all})

@@ -8,12 +8,9 @@
 #include <vector>
 
 #include "core/text/grammar_dfa.hpp"
+#include "core/text/grammar_slices.hpp"
 
 namespace dsv4 {
-
-using TokenMask = std::vector<uint64_t>;  ///< bit t of word t / 64: token t is allowed
-inline void mask_set(TokenMask &mask, uint32_t token) { mask[token >> 6] |= uint64_t{1} << (token & 63); }
-inline bool mask_has(const TokenMask &mask, uint32_t token) { return mask[token >> 6] >> (token & 63) & 1; }
 
 /// Added tokens that a constrained completion may use. They are symbols, never spelled out in ordinary tokens.
 enum class Symbol : uint32_t { dsml, think_end, eos };
@@ -25,6 +22,8 @@ struct VocabularySource {
     int32_t dsml = -1, think_end = -1, eos = -1;  ///< ids of ｜DSML｜, </think>, end of sentence; -1 = absent
 };
 
+class Vocabulary;
+
 /// What an automaton's state does to whole tokens.
 struct LeafMask {
     TokenMask inside;                ///< tokens consumed entirely within the automaton
@@ -34,18 +33,23 @@ struct LeafMask {
 /// An automaton in use on a vocabulary; masks are made when first asked for. Thread-safe.
 class Leaf {
 public:
-    explicit Leaf(Dfa automaton) : dfa(std::move(automaton)) {}
-    std::shared_ptr<const LeafMask> mask(const class Vocabulary &vocabulary, int32_t state) const;
+    /// Without `exits`: only control symbols follow, so where a token could leave the automaton need not be known.
+    explicit Leaf(Dfa automaton, bool exits = true)
+        : dfa(std::move(automaton)), exits_(exits), uses_(slice_uses(dfa, exits)) {}
+    std::shared_ptr<const LeafMask> mask(const Vocabulary &vocabulary, int32_t state) const;
     const Dfa dfa;
 
 private:
+    std::shared_ptr<LeafMask> make(const Vocabulary &vocabulary, int32_t state) const;
+    const bool exits_;
+    const std::vector<SliceUse> uses_;
     mutable std::mutex mutex_;
     mutable std::unordered_map<int32_t, std::shared_ptr<const LeafMask>> masks_;
 };
 
 /// The languages that every constraint shares; their masks are kept with the vocabulary.
 enum class CommonText {
-    reasoning,     ///< text without control tokens' texts
+    reasoning,     ///< text without control tokens' texts; only a control symbol may follow
     content,       ///< the same
     content_open,  ///< the same, ending in "\n\n<"
     value,         ///< a raw parameter, ending in "</"
@@ -68,15 +72,9 @@ public:
     }
     const Leaf &common(CommonText text) const { return *common_[static_cast<size_t>(text)]; }
 
-    // The trie in preorder: node i's subtree is [i, end(i)); node 0 is the root.
-    struct Node {
-        uint32_t end;
-        int32_t token;  ///< first token with exactly these bytes, -1 none
-        uint8_t byte;
-        uint8_t depth;  ///< tokens of 255 bytes and more are left out
-        bool shared = false;  ///< more than one token has these bytes
-    };
+    using Node = TrieNode;
     const std::vector<Node> &trie() const { return trie_; }
+    const TokenSlice &slice(size_t slice) const { return slices_[slice]; }
     /// Sets the node's token and any other token of the same bytes.
     void allow(TokenMask &mask, const Node &node) const {
         if (node.token < 0) return;
@@ -90,6 +88,7 @@ private:
     VocabularySource source_;
     std::vector<Node> trie_;
     std::vector<int32_t> same_;
+    std::vector<TokenSlice> slices_;
     std::vector<std::unique_ptr<Leaf>> common_;
 };
 

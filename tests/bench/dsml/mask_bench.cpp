@@ -1,5 +1,6 @@
 // Cost of a token mask: mask_bench [tokenizer.json]. Without a tokenizer, a made-up vocabulary of the same size.
-// "cold": a state never seen by this constraint; "warm": seen before.
+// "first": maybe a state never seen by this constraint; "again": seen before. Exit status 1: a mask took more than 1 ms
+// of processor time.
 #include <algorithm>
 #include <cstdio>
 #include <ctime>
@@ -27,44 +28,36 @@ void report(const char *name, std::vector<double> &t) {
                 t[t.size() * 9 / 10], t[t.size() * 99 / 100], t.back());
 }
 
-}  // namespace
+ConstraintOptions tool(const std::string &parameters) {
+    ConstraintOptions out;
+    out.tool_choice = ConstraintOptions::ToolChoice::required;
+    out.tools = R"([{"type":"function","function":{"name":"edit","parameters":)" + parameters + "}}]";
+    return out;
+}
 
-int main(int argc, char **argv) {
-    VocabularySource source;
-    const std::string path = argc > 1 ? argv[1] : DSV4_SOURCE_DIR "/../shared/data/tokenizer/tokenizer.json";
-    if (!test::published_source(path, source)) {
-        std::printf("%s is absent: made-up vocabulary\n", path.c_str());
-        source = test::made_up_source(129280);
-    }
-    auto begin = now();
-    const auto vocabulary = std::make_shared<const Vocabulary>(std::move(source));
-    std::printf("vocabulary: %zu tokens, %zu trie nodes, %.1f ms\n", vocabulary->size(), vocabulary->trie().size(), us(begin) / 1e3);
-    ConstraintOptions options;
-    options.tool_choice = ConstraintOptions::ToolChoice::required;
-    options.thinking = false;
-    options.tools = R"([{"type":"function","function":{"name":"edit","parameters":{"type":"object","required":["path","edits"],
-        "properties":{"path":{"type":"string"},"mode":{"type":"string","enum":["append","replace"]},"limit":{"type":"integer","minimum":1,"maximum":5000},
-        "title":{"type":"string","maxLength":80},"when":{"type":"string","format":"date-time"},"id":{"type":"string","pattern":"^[a-z][a-z0-9_]*$"},
-        "edits":{"type":"array","minItems":2,"items":{"type":"object","required":["old","new"],"properties":{"old":{"type":"string"},"new":{"type":"string"},
-        "note":{"type":["string","null"],"maxLength":40},"line":{"type":"number"},"extra":{}}}}}}}}])";
+/// Random completions under the constraint; false when a state's first mask took more than a millisecond.
+bool bench(const char *name, const std::shared_ptr<const Vocabulary> &vocabulary, const ConstraintOptions &options) {
+    constexpr int kRuns = 16, kSteps = 300;
     std::mt19937 random(3);
     std::vector<double> cold, warm, walk;
-    begin = now();
-    auto constraint = Constraint::compile(vocabulary, options);
-    std::printf("compile: %.2f ms\n", us(begin) / 1e3);
-    double worst = 0;
+    double worst = 0, compile = 0;
     std::string at;
-    for (int run = 0; run < 40; ++run) {
-        // Caches of the constraint start empty in every eighth run; those of the vocabulary stay, as in a server.
-        if (run % 8 == 0) constraint = Constraint::compile(vocabulary, options);
+    std::shared_ptr<const Constraint> constraint;
+    for (int run = 0; run < kRuns; ++run) {
+        // Caches of the constraint start empty in every fourth run; those of the vocabulary stay, as in a server.
+        if (run % 4 == 0) {
+            const double begin = now();
+            constraint = Constraint::compile(vocabulary, options);
+            compile = us(begin);
+        }
         ConstraintState state = constraint->start();
         std::string text;
-        for (int step = 0; step < 400 && !state.is_terminal(); ++step) {
-            begin = now();
+        for (int step = 0; step < kSteps && !state.is_terminal(); ++step) {
+            double begin = now();
             const auto mask = state.allowed();
             const double first = us(begin);
             cold.push_back(first);
-            if (first > worst) worst = first, at = text.size() > 80 ? text.substr(text.size() - 80) : text;
+            if (first > worst) worst = first, at = text.size() > 60 ? text.substr(text.size() - 60) : text;
             begin = now();
             (void)state.allowed();
             warm.push_back(us(begin));
@@ -86,8 +79,49 @@ int main(int argc, char **argv) {
             text += vocabulary->bytes(token);
         }
     }
+    std::printf("%s: compile %.1f ms\n", name, compile / 1e3);
     report("mask, first", cold);
     report("mask, again", warm);
     report("advance", walk);
-    std::printf("worst mask after: %s\n", at.c_str());
+    for (char &c : at)
+        if (c == '\n') c = ' ';
+    std::printf("  slowest after: %s\n", at.c_str());
+    return worst <= 1000;
+}
+
+}  // namespace
+
+int main(int argc, char **argv) {
+    VocabularySource source;
+    const std::string path = argc > 1 ? argv[1] : DSV4_SOURCE_DIR "/../shared/data/tokenizer/tokenizer.json";
+    if (!test::published_source(path, source)) {
+        std::printf("%s is absent: made-up vocabulary\n", path.c_str());
+        source = test::made_up_source(129280);
+    }
+    const double begin = now();
+    const auto vocabulary = std::make_shared<const Vocabulary>(std::move(source));
+    std::printf("vocabulary: %zu tokens, %zu trie nodes, %.1f ms\n", vocabulary->size(), vocabulary->trie().size(), us(begin) / 1e3);
+    bool good = bench("tool with limits", vocabulary, tool(R"({"type":"object","required":["path","edits"],
+        "properties":{"path":{"type":"string"},"mode":{"type":"string","enum":["append","replace"]},"limit":{"type":"integer","minimum":1,"maximum":5000},
+        "title":{"type":"string","maxLength":80},"when":{"type":"string","format":"date-time"},"id":{"type":"string","pattern":"^[a-z][a-z0-9_]*$"},
+        "edits":{"type":"array","minItems":2,"items":{"type":"object","required":["old","new"],"properties":{"old":{"type":"string"},"new":{"type":"string"},
+        "note":{"type":["string","null"],"maxLength":40},"line":{"type":"number"},"extra":{}}}}}})"));
+    const std::vector<std::string> strings = {
+        R"("maxLength":300)", R"("minLength":20,"maxLength":25)", R"("minLength":40)", R"("pattern":"^[a-z]+$")",
+        R"("pattern":"^[A-Za-z0-9_-]{1,64}$")", R"("pattern":"^[^,]*$")", R"("pattern":"foo.*bar")", R"("pattern":"^https?://.+$")",
+        R"("pattern":"^[A-Z][^0-9]*$","maxLength":50)", R"("pattern":"^.{3,30}$")", R"("format":"email")", R"("format":"uri")",
+        R"("pattern":"^([A-Za-z]+ )*[A-Za-z]+$")", R"("pattern":"^[^a]*$","maxLength":12)", R"("pattern":"^\\S+$")"};
+    for (const std::string &keywords : strings) {
+        const std::string text = R"({"type":"string",)" + keywords + "}";
+        good &= bench(("string " + keywords).c_str(), vocabulary, tool(R"({"type":"object","required":["raw","in"],"properties":{"raw":)" +
+            text + R"(,"in":{"type":"array","minItems":2,"items":)" + text + "}}}"));
+    }
+    ConstraintOptions free;
+    free.thinking = true;
+    free.tools = tool(R"({"type":"object"})").tools;
+    good &= bench("reasoning, content", vocabulary, free);
+    free = {};
+    free.response_format = R"({"type":"json_object"})";
+    good &= bench("any JSON object", vocabulary, free);
+    return good ? 0 : 1;
 }

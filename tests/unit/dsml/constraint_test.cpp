@@ -246,35 +246,96 @@ TEST_CASE("json_object and forced tokens") {
     CHECK(state.least_remaining() == 1);
 }
 
-TEST_CASE("masks equal what advance accepts, token by token") {
-    const auto constraint = for_tools(tool(R"({"type":"object","properties":{"s":{"type":"string","maxLength":5},"t":{"type":"string"},
-        "o":{"type":"object","properties":{"k":{"type":"string","pattern":"^[a-c ]+$"},"n":{"type":"number","maximum":10}}},
-        "l":{"type":"array","items":{"anyOf":[{"type":"string"},{"type":"integer"}]}}}})"));
+/// Random completions: every mask has exactly the tokens that advance takes. `stride`: every so many tokens are asked.
+void check_masks(const Constraint &constraint, int runs, int steps, uint32_t stride = 1) {
+    const Vocabulary &v = constraint.vocabulary();
     std::mt19937 random(7);
-    for (int run = 0; run < 12; ++run) {
-        ConstraintState state = constraint->start();
-        for (int step = 0; step < 60 && !state.is_terminal(); ++step) {
+    for (int run = 0; run < runs; ++run) {
+        ConstraintState state = constraint.start();
+        for (int step = 0; step < steps && !state.is_terminal(); ++step) {
             const std::shared_ptr<const TokenMask> mask = state.allowed();
-            for (uint32_t t = 0; t < vocabulary()->size(); ++t)
+            for (uint32_t t = static_cast<uint32_t>(random()) % stride; t < v.size(); t += stride)
                 if (mask_has(*mask, t) != state.accepts(t)) {
-                    CAPTURE(vocabulary()->bytes(t), run, step);
+                    CAPTURE(v.bytes(t), run, step);
                     FAIL("mask and automaton disagree");
                 }
-            std::vector<uint32_t> tokens = test::tokens_of(*mask);
+            const std::vector<uint32_t> tokens = test::tokens_of(*mask);
             REQUIRE(!tokens.empty());
             // Markup first, or content would go on for ever.
             uint32_t token = tokens[random() % tokens.size()];
             uint32_t best = state.least_remaining();
             for (const uint32_t t : tokens) {
+                if (step % 3 || (stride > 1 && random() % (tokens.size() / 64 + 1))) continue;
                 ConstraintState next = state;
                 next.advance(t);
-                if (step % 3 == 0 && !next.is_terminal() && next.least_remaining() < best) best = next.least_remaining(), token = t;
+                if (!next.is_terminal() && next.least_remaining() < best) best = next.least_remaining(), token = t;
             }
-            if (mask_has(*mask, static_cast<uint32_t>(vocabulary()->symbol(Symbol::dsml)))) token = static_cast<uint32_t>(vocabulary()->symbol(Symbol::dsml));
+            const auto dsml = static_cast<uint32_t>(v.symbol(Symbol::dsml));
+            if (mask_has(*mask, dsml)) token = dsml;
             state.advance(token);
         }
     }
     SUCCEED();
+}
+
+TEST_CASE("masks equal what advance accepts, token by token") {
+    check_masks(*for_tools(tool(R"({"type":"object","properties":{"s":{"type":"string","maxLength":5},"t":{"type":"string"},
+        "o":{"type":"object","properties":{"k":{"type":"string","pattern":"^[a-c ]+$"},"n":{"type":"number","maximum":10}}},
+        "l":{"type":"array","items":{"anyOf":[{"type":"string"},{"type":"integer"}]}}}})")), 12, 60);
+}
+
+const char *const kStringKeywords[] = {
+    R"("maxLength":40)", R"("minLength":3,"maxLength":6)", R"("pattern":"^[^,]*$")", R"("pattern":"^.{2,9}$")", R"("pattern":"^\\S+$")",
+    R"("pattern":"^[A-Z][^0-9]*$","maxLength":9)", R"("pattern":"^[^a]*$","maxLength":12)", R"("pattern":"ab.*c")",
+    R"("pattern":"^([A-Za-z]+ )*[A-Za-z]+$")", R"("pattern":"^(ab?|[0-9]{4}|\u4f60{3})*$")"};
+
+std::string of_strings(const char *keywords) {
+    const std::string text = R"({"type":"string",)" + std::string(keywords) + "}";
+    return tool(R"({"type":"object","required":["raw","in"],"properties":{"raw":)" + text + R"(,"in":{"type":"array","minItems":2,"items":)" +
+                text + "}}}");
+}
+
+TEST_CASE("masks of limited strings and patterns are exact") {
+    for (const char *keywords : kStringKeywords) {
+        CAPTURE(keywords);
+        check_masks(*for_tools(of_strings(keywords), Choice::required), 4, 40);
+    }
+}
+
+TEST_CASE("masks are exact on the published vocabulary") {
+    VocabularySource source;
+    const std::string path = DSV4_SOURCE_DIR "/../shared/data/tokenizer/tokenizer.json";
+    if (!test::published_source(path, source)) {
+        WARN("SKIPPED: " + path + " is absent");
+        return;
+    }
+    const auto published = std::make_shared<const Vocabulary>(std::move(source));
+    for (const char *keywords : kStringKeywords) {
+        CAPTURE(keywords);
+        ConstraintOptions options;
+        options.tools = of_strings(keywords);
+        options.tool_choice = Choice::required;
+        check_masks(*Constraint::compile(published, options), 2, 36, 61);
+    }
+}
+
+TEST_CASE("slices: what a state lets through whole") {
+    CHECK(spelling_of("ab").kinds == 0x01);
+    CHECK(spelling_of(" Ab9,\xE4\xBD\xA0").kinds == 0x3F);
+    CHECK(spelling_of(" Ab9,\xE4\xBD\xA0").characters == 6);
+    for (const char *text : {"a<", "\"", "\\", "\n", "\xE4\xBD", "\xBD", "\xC0\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80",
+                             "\xE2\x80\xA8", "\xEF\xBD\x9C", "\xC2\xA0", "\x7F"})
+        CHECK(spelling_of(text).kinds == 0xFF);
+    const auto use = [](const Dfa &dfa, bool exits = true) { return slice_uses(dfa, exits)[static_cast<size_t>(dfa.start)]; };
+    const auto last = static_cast<uint8_t>(kSlices.size() - 1);
+    const Dfa any = any_text(TextForm::raw), limited = dfa_counted(any, 0, 7, "test");
+    // It accepts everywhere: only where exits do not matter may its masks skip tokens.
+    CHECK(use(any).slice == SliceUse::kNone);
+    CHECK(use(any, false).slice == last);
+    CHECK(use(any, false).characters == SliceUse::kEndless);
+    CHECK(use(limited, false).slice == last);
+    CHECK(use(limited, false).characters == 7);
+    CHECK(use(dfa_followed_by(limited, "</", "test")).characters == 7);
 }
 
 TEST_CASE("vocabularies that cannot spell everything are refused") {

@@ -1,0 +1,72 @@
+// Why masks of wide states are cheap. A slice is the tokens made of whole characters of some plain kinds. From
+// most states either every plain text of up to n characters survives and every longer one dies (a string with n
+// characters left), or all survive. Then the slice's part of the mask is ready made, and only tokens outside the slice
+// (markup, quotes, escapes, pieces of characters) are walked.
+#pragma once
+#include <array>
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "core/text/grammar_dfa.hpp"
+
+namespace dsv4 {
+
+using TokenMask = std::vector<uint64_t>;  ///< bit t of word t / 64: token t is allowed
+inline void mask_set(TokenMask &mask, uint32_t token) { mask[token >> 6] |= uint64_t{1} << (token & 63); }
+inline bool mask_has(const TokenMask &mask, uint32_t token) { return mask[token >> 6] >> (token & 63) & 1; }
+
+/// A trie in preorder: node i's subtree is [i, end(i)); node 0 is the root.
+struct TrieNode {
+    uint32_t end;
+    int32_t token;  ///< first token with exactly these bytes, -1 none
+    uint8_t byte;
+    uint8_t depth;  ///< tokens of 255 bytes and more are left out
+    bool shared = false;  ///< more than one token has these bytes
+};
+
+/// Plain characters by kind. Wide ones are well-formed UTF-8 beyond ASCII but those that patterns and markers single
+/// out: spaces and line ends (U+0080 to U+00BF, U+1680 to U+16BF, U+2000 to U+2FFF, U+3000 to U+303F) and U+F000 to
+/// U+FFFF (the markers' bar). Punctuation is ASCII's but " \ / < >, with which strings, tails and control texts begin
+/// or end.
+enum class Plain : uint8_t { lower, upper, digit, space, wide, punctuation };
+inline constexpr size_t kPlainKinds = 6;
+/// Sets of kinds (bit = kind) that automata tend to let through whole; later ones are preferred.
+inline constexpr std::array<uint8_t, 10> kSlices = {0x3E, 0x01, 0x03, 0x07, 0x0B, 0x0F, 0x37, 0x1F, 0x3B, 0x3F};
+
+/// The kinds in the text, 0xFF when it has something else, and its number of characters.
+struct Spelling {
+    uint8_t kinds;
+    size_t characters;
+    bool within(uint8_t slice) const { return (kinds & ~slice) == 0; }
+};
+Spelling spelling_of(std::string_view text);
+
+/// A vocabulary's tokens of one slice, and the trie of all others.
+struct TokenSlice {
+    static constexpr size_t kMasks = 32;  // longer tokens are few: 16 KiB a mask at 129,280 tokens
+    struct Longer {
+        uint32_t characters, token;
+    };
+    std::vector<TokenMask> up_to;    ///< [n]: tokens of at most n characters, n < kMasks
+    std::vector<Longer> longer;      ///< the others, by length
+    std::vector<TrieNode> rest;
+    std::vector<uint32_t> full;      ///< rest's nodes in the whole trie
+
+    /// Tokens of at most `characters` characters.
+    TokenMask tokens(size_t characters) const;
+};
+/// `same` links tokens of equal bytes, -1 at the end.
+std::vector<TokenSlice> make_slices(const std::vector<TrieNode> &trie, const std::vector<int32_t> &same, size_t tokens);
+
+/// What an automaton's state does to slices. States with neither case on a large slice (a letter forbidden anywhere
+/// in a short text) walk about half the trie, 1 ms.
+struct SliceUse {
+    static constexpr uint8_t kNone = UINT8_MAX, kEndless = UINT8_MAX;
+    uint8_t slice = kNone;   ///< the largest slice (index) that is all or nothing by length; kNone: walk every token
+    uint8_t characters = 0;  ///< tokens of it up to this length survive, longer ones do not; kEndless: all do
+};
+/// One per state. Accepting states count as dangerous, for masks must list them, unless `exits` is false.
+std::vector<SliceUse> slice_uses(const Dfa &dfa, bool exits);
+
+}  // namespace dsv4
