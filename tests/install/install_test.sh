@@ -15,13 +15,13 @@ step() { echo "-- $*"; }
 
 step "components share nothing and make up the whole"
 $cmake --install "$build" --prefix "$work/first" >/dev/null
-for component in runtime dev plugin-reference; do
+for component in runtime dev plugin-reference model; do
     $cmake --install "$build" --prefix "$work/$component" --component $component >/dev/null
     (cd "$work/$component" && find . ! -type d | sort) >"$work/$component.files"
     [ -s "$work/$component.files" ] || fail "component $component installs nothing"
 done
 (cd "$work/first" && find . ! -type d | sort) >"$work/all.files"
-sort "$work"/{runtime,dev,plugin-reference}.files >"$work/parts.files"
+sort "$work"/{runtime,dev,plugin-reference,model}.files >"$work/parts.files"
 [ -z "$(uniq -d "$work/parts.files")" ] || fail "in two components: $(uniq -d "$work/parts.files")"
 left=$(comm -13 "$work/parts.files" "$work/all.files" | grep -v '/dsv4/plugins/' || true)
 [ -z "$left" ] || fail "in no component: $left"
