@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdio>
 #include <iostream>
+#include <optional>
 #include <nlohmann/json.hpp>
 #include <CLI/CLI.hpp>
 #include "support.hpp"
@@ -188,19 +189,22 @@ void run(const Arguments &a) {
     const Run mine = evaluate(runtime.get(), a.model, texts, a.draft);
     nlohmann::json out = summary(mine);
     out["texts"] = by_text(mine, texts, a.each);
-    if (!a.json) print(mine);
+    std::optional<Run> theirs;
     if (!a.against.empty()) {
-        const Run theirs = evaluate(runtime.get(), other, texts, false);
-        const double ratio = std::exp(mine.loss - theirs.loss), equal = top1_equal(mine, theirs);
-        out["against"] = summary(theirs);
-        out["ratio"] = ratio;
-        out["top1_equal"] = equal;
-        if (!a.json) {
-            print(theirs);
-            std::printf("perplexity ratio %.6f, same first choice %.2f %%\n", ratio, 100 * equal);
-        }
+        theirs = evaluate(runtime.get(), other, texts, false);
+        out["against"] = summary(*theirs);
+        out["ratio"] = std::exp(mine.loss - theirs->loss);
+        out["top1_equal"] = top1_equal(mine, *theirs);
     }
-    if (a.json) std::cout << out.dump() << "\n";
+    if (a.json) {
+        std::cout << out.dump() << "\n";
+        return;
+    }
+    print(mine);
+    if (!theirs) return;
+    print(*theirs);
+    std::printf("perplexity ratio %.6f, same first choice %.2f %%\n", out["ratio"].get<double>(),
+                100 * out["top1_equal"].get<double>());
 }
 
 }  // namespace

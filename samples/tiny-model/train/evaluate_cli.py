@@ -26,9 +26,9 @@ from play import play, rate
 
 HERE = Path(__file__).resolve().parent
 EOS_ID = 1
-# A little under (over) what the default model scores; issue by issue, what a test of few conversations can hold it to.
-LEAST = {"answer": 0.94, "calls": 0.94, "accept": 0.99, "grammar_answer": 0.90, "grammar_calls": 0.90}
-MOST = {"perplexity": 1.01, "malformed": 0.01, "grammar_malformed": 0.0}
+# A little under (over) what the default model scores: of the 21 conversations of the test one answer may be wrong.
+LEAST = {"answer": 0.94, "calls": 0.90, "accept": 0.99, "grammar_answer": 0.90, "grammar_calls": 0.90}
+MOST = {"perplexity": 1.003, "malformed": 0.01, "grammar_malformed": 0.0}
 
 
 class Library:
