@@ -58,7 +58,10 @@ Score score(const dsv4_backend &backend, int32_t numerics, const std::string &va
     ModelWeights weights = map_weights(Checkpoint::open(folder));
     weights.mtp.clear();
     dsv4_shape shape = weights.config().shape;
-    if (damaged) shape.window = 32, shape.index_topk = 1;
+    if (damaged) {
+        shape.window = 32;
+        shape.index_topk = 1;
+    }
     const Network network = load_network(device, shape, weights, DSV4_TIER_DEVICE, {});
     Capacity c{};
     c.tokens = c.outputs = 256;

@@ -1,8 +1,8 @@
 """The evaluation set through the library, on the CPU: the same scores as evaluate.py, from `dsv4 perplexity` and `dsv4 generate`.
 Needs nothing beyond Python itself.
 
-    python3 evaluate_cli.py [--dsv4 PATH] [--model DIR] [--set full|test|quick] [--groups single,multi] [--limit N] [--jobs 2] [--check]
-                            [--json OUT] [-- more options for dsv4]
+    python3 evaluate_cli.py [--dsv4 PATH] [--model DIR] [--set full|test|quick] [--groups single,multi] [--skip N] [--limit N] [--jobs 2]
+                            [--check] [--json OUT] [-- more options for dsv4]
 
 Greedy writing equals the right text exactly when every first choice along that text does, which one scoring shows; every conversation
 that leaves it, and the first --written of each kind, are really written, the tools answering: freely, and those with tools once more held to
@@ -57,7 +57,7 @@ class Library:
         return self.each(one, requests)
 
     def score(self, texts):
-        """Per text: right [n] bool, nll [n], draft equal to the model's own choice [n] bool (or None), over what the assistant wrote."""
+        """Per text: right [n] bool, nll [n], draft equal to the model's own choice [n] bool, over what the assistant wrote."""
         assistant, = self.tokenize(encoding.ASSISTANT)
         rows = self.each(self.tokenize, texts)
         # The longest first, dealt out in turn: every process gets about the same.
@@ -105,7 +105,7 @@ def evaluate(lib, group, items, written, show):
     if "world" in items[0]:
         r["calls"], r["malformed"] = rate(vs, "calls"), rate(vs, "malformed")
         held = play(lambda qs: lib.write(qs, grammar=True), [items[i] for i in pick])
-        r["grammar"] = {"n": len(pick), **{k: rate(held, k) for k in ("answer", "calls", "malformed")}}
+        if held: r["grammar"] = {"n": len(held), **{k: rate(held, k) for k in ("answer", "calls", "malformed")}}
         sums.update(calls=vs, malformed=vs, grammar=held)
     r["seconds"] = round(time.time() - t0, 1)
     if show:
@@ -124,7 +124,8 @@ def main():
     a.add_argument("--model", default=str(HERE.parent))
     a.add_argument("--set", default="quick", choices=evalset.SETS)
     a.add_argument("--groups")
-    a.add_argument("--limit", type=int, default=10 ** 9)
+    a.add_argument("--skip", type=int, default=0, help="leave out so many of each kind")
+    a.add_argument("--limit", type=int, default=10 ** 9, help="and stop after this one")
     a.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     a.add_argument("--written", type=int, default=20, help="so many of each kind are really written, right or not")
     a.add_argument("--check", action="store_true", help="exit with 1 when the scores are not what they should be")
@@ -135,15 +136,15 @@ def main():
     res, total, nll, sums = {}, Counter(), 0.0, {"answer": [], "calls": [], "malformed": [], "grammar": []}
     for g, n in evalset.SETS[a.set].items():
         if a.groups and g not in a.groups.split(","): continue
-        res[g], st, loss, ss = evaluate(lib, g, list(evalset.items(g, min(n, a.limit))), a.written, a.show)
+        res[g], st, loss, ss = evaluate(lib, g, list(evalset.items(g, min(n, a.limit)))[a.skip:], a.written, a.show)
         print(g, json.dumps(res[g]), flush=True)
         if g == "whole": continue                # known not to be learned; its figures are its own
         total.update(st)
         nll += loss
         for k, v in ss.items(): sums[k] += v
-    if not total: return 0
-    all_ = res["all"] = {"n": total["n"], "answer": rate(sums["answer"], "answer"), "accept": total["accepted"] / total["drafts"],
-                         "perplexity": math.exp(nll / total["tokens"])}
+    all_ = {}
+    if total: all_ = res["all"] = {"n": total["n"], "answer": rate(sums["answer"], "answer"), "accept": total["accepted"] / total["drafts"],
+                                   "perplexity": math.exp(nll / total["tokens"])}
     for k in ("calls", "malformed"):
         if sums[k]: all_[k] = rate(sums[k], k)
     for k in ("answer", "calls", "malformed"):
