@@ -169,6 +169,61 @@ def long_text(r, nm, chars, at=None, n_facts=None):
     return {"messages": ms, "tools": [], "thinking_mode": mode, "reasoning_effort": None, "drop_thinking": True}, [v for _, _, v in asks]
 
 
+THEMES = {
+    "the sea": (["wave", "sail", "gull", "anchor", "reef", "tide", "whale", "net", "shore", "crab"], ["sailed past", "dived under", "drifted to"]),
+    "the forest": (["oak", "moss", "fern", "deer", "owl", "root", "mushroom", "clearing", "branch", "fox"], ["hid behind", "climbed", "crept to"]),
+    "the mine": (["tunnel", "pick", "ore", "cart", "shaft", "coal", "beam", "dust", "seam", "helmet lamp"], ["dug at", "drilled by", "hauled"]),
+    "the kitchen": (["pot", "stove", "soup", "knife", "flour", "onion", "ladle", "plate", "spice", "dough"], ["stirred", "tasted", "chopped by"]),
+    "the farm": (["cow", "barn", "hay", "fence", "tractor", "seed", "goat", "field", "hen", "milk"], ["fed", "sowed by", "drove to"]),
+    "the sky": (["cloud", "star", "comet", "moon", "eagle", "kite", "rainbow", "balloon", "planet", "swallow"], ["flew over", "gazed at", "floated by"]),
+    "the school": (["teacher", "chalk", "lesson", "pupil", "desk", "exam", "ruler", "homework", "pencil", "blackboard"], ["studied", "wrote on", "recited by"]),
+    "the theatre": (["stage", "curtain", "actor", "mask", "costume", "audience", "poem", "spotlight", "dancer", "violin"], ["bowed to", "rehearsed by", "cheered"])}
+
+
+def about(r, theme, pool, chars):
+    """A stretch of text that speaks of one theme and of nothing else."""
+    nouns, verbs = THEMES[theme]
+    c, out, size = r.choice, [], 0
+    one = lambda: (lambda n: f"{'an' if n[0] in 'aeiou' else 'a'} {n}")(c(nouns))
+    while size < chars:
+        s = c([lambda: f"{c(pool)} {c(verbs)} the {c(nouns)}.", lambda: f"The {c(nouns)} was near the {c(nouns)}.",
+               lambda: f"{c(pool)} {c(verbs)} {one()} and {one()}.", lambda: f"There was {one()}, {one()} and {one()}."])()
+        out.append(s)
+        size += len(s) + 1
+    return " ".join(out)
+
+
+def themes(r, nm, chars, least=0.0, most=1.0):
+    """What most of a text is about: no place holds the answer, the last stretch least of all, and a handful of places is not enough to
+    guess it. Three themes in stretches of up to three windows of 128 tokens; at the end each is ahead of the next by `least` of the text,
+    the first by no more than `most`."""
+    longest = min(1300, max(240, chars // 5))
+    while True:
+        names, turns = r.sample(list(THEMES), 3), r.choice([1, 1, 1, 2, 3])
+        p = [r.random() + 0.3 for _ in names]
+        parts, size = [[] for _ in range(turns)], [0, 0, 0]
+        for part in parts:
+            while not part or sum(n for _, n in part) < chars / turns:
+                x, n = r.choices((0, 1, 2), p)[0], r.randint(longest // 4, longest)
+                part.append((x, n))
+        answers = []
+        for part in parts:
+            for x, n in part: size[x] += n
+            answers.append(sorted(range(3), key=lambda x: -size[x]))
+            if not all(size): break                        # asked about a theme that has not come up yet
+        if len(answers) < turns or not all(size): continue
+        a, b, c = answers[-1]
+        if least <= (size[a] - size[b]) / sum(size) <= most and size[b] - size[c] >= least * sum(size): break
+    pool = [nm.person() for _ in range(6)]
+    ms = [{"role": "system", "content": r.choice(["", "You are a helpful assistant.", "Answer briefly."])}]
+    for i, (part, (a, b, c)) in enumerate(zip(parts, answers)):
+        text = " ".join(about(r, names[x], pool, n) for x, n in part)
+        ask = r.choice(["What is most of the text about?", "Which subject takes most of the text?", "Order the subjects of the text."])
+        ms += [{"role": "user", "content": f"{'Read this text.' if i == 0 else 'The text goes on.'}\n\n{text}\n\n{ask}"},
+               {"role": "assistant", "content": f"Most is about {names[a]}, then {names[b]}, then {names[c]}."}]
+    return {"messages": ms, "tools": [], "thinking_mode": "chat", "reasoning_effort": None}
+
+
 def tally(r, votes, least=0.0, most=1.0):
     """Votes to be weighed over the whole text: no place holds the answer, and each stretch leans its own way.
     At the end each place is ahead of the next by `least` of all votes, the lead by no more than `most`."""

@@ -30,9 +30,11 @@ def tokens(tok, request):
 
 
 def short_request(r, nm, stage=2):
-    """Stage 1 knows one phrasing per template and no votes; stage 2 is the whole thing."""
+    """Stage 1 knows one phrasing per template and no votes; stage 2 is the whole thing.  Themes are there from the start: what HCA is for
+    must pay while everything still moves."""
     k = r.random()
-    if stage == 2 and r.random() < 0.14: return chat.tally(r, int(r.uniform(60, 1300)))
+    if r.random() < 0.09: return chat.themes(r, nm, int(r.uniform(900, 4200)))
+    if stage == 2 and r.random() < 0.05: return chat.tally(r, int(r.uniform(60, 1300)))
     if k < 0.66: return talk.tool_talk(r, nm, stage == 2)
     if k < 0.82: return chat.short_chat(r, nm)
     if k < 0.93: return chat.long_text(r, nm, int(r.uniform(100, 4200)))[0]
@@ -41,7 +43,8 @@ def short_request(r, nm, stage=2):
 
 def long_request(r, nm, room, cpt, stage):
     """Something that nearly fills `room` tokens; cpt characters per token."""
-    if stage == 2 and r.random() < 0.45: return chat.tally(r, int(room * r.uniform(0.2, 0.95)))
+    if r.random() < 0.32: return chat.themes(r, nm, int(room * cpt * r.uniform(0.2, 0.9)))
+    if stage == 2 and r.random() < 0.12: return chat.tally(r, int(room * r.uniform(0.2, 0.95)))
     if r.random() < 0.75: return chat.long_text(r, nm, int(room * cpt * r.uniform(0.80, 0.97)), n_facts=r.randint(6, 40))[0]
     return chat.long_chat(r, nm, int(room * r.uniform(0.75, 0.93) * cpt * 0.9))
 

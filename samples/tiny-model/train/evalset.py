@@ -18,7 +18,8 @@ MODES = (["chat", "thinking", "max"], [0.5, 0.4, 0.1])
 
 def _tool_item(i, group, r, nm):
     w = World(r.getrandbits(48), unseen=True)
-    t = talk.single(r, nm, w, r.choice(talk.SINGLE + ["invented"] * 6)) if group == "single" else talk.multi(r, nm, w, talk.MULTI[i % len(talk.MULTI)])
+    if group == "multi": t = talk.multi(r, nm, w, talk.MULTI[i % len(talk.MULTI)])
+    else: t = talk.single(r, nm, w, "invented" if group == "far" else r.choice(talk.SINGLE + ["invented"] * 6))
     notes = dict(w.notes)
     tools = talk.tool_set(r, nm, [t], r.choice([0, 1, 1, 2, 2, 3, 4]))
     q = talk.converse(r, nm, [t], w, r.choices(*MODES)[0], tools)
@@ -43,15 +44,23 @@ def _needle_item(i, group, r, nm):
 
 
 def _whole_item(i, group, r, nm):
-    """A question about the whole text, which no single place answers: who leads by 3 to 9 % of the votes."""
+    """A question about the whole text, which no single place answers: its three subjects in order, each 6 % ahead of the next, the first by
+    no more than 15 %."""
+    while True:
+        q = chat.themes(r, nm, int(r.uniform(1500, 7500) * 4.2), 0.06, 0.15)
+        if len(q["messages"]) == 3: return {"request": dict(q, messages=q["messages"][:2]), "gold": q["messages"][2:]}
+
+
+def _votes_item(i, group, r, nm):
+    """The same of words that could be any, to be counted: who leads by 3 to 9 % of the votes."""
     while True:
         q = chat.tally(r, int(r.uniform(1500, 7500)), 0.03, 0.09)
         if len(q["messages"]) == 3: return {"request": dict(q, messages=q["messages"][:2]), "gold": q["messages"][2:]}
 
 
 GROUPS = {"single": _tool_item, "multi": _tool_item, "chat": _chat_item, "needle1k": _needle_item, "needle4k": _needle_item, "needle8k": _needle_item,
-          "whole": _whole_item}
-SETS = {"full": {"single": 500, "multi": 200, "chat": 100, "needle1k": 100, "needle4k": 100, "needle8k": 100, "whole": 100},
+          "whole": _whole_item, "votes": _votes_item, "far": _tool_item}
+SETS = {"full": {"single": 500, "multi": 200, "chat": 100, "needle1k": 100, "needle4k": 100, "needle8k": 100, "whole": 100, "votes": 100, "far": 100},
         "quick": {"single": 8, "multi": 4, "chat": 6, "needle1k": 1},
         "test": {"single": 8, "multi": 4, "chat": 6, "needle1k": 1, "needle4k": 1, "needle8k": 1}}
 
@@ -59,7 +68,7 @@ SETS = {"full": {"single": 500, "multi": 200, "chat": 100, "needle1k": 100, "nee
 def items(group, n, seed=77):
     for i in range(n):
         r = random.Random(f"{seed}{group}{i}")
-        yield dict(id=f"{group}-{i}", group=group, **GROUPS[group](i, group, r, Names(r, unseen=True)))
+        yield dict(id=f"{group}-{i}", group=group, **GROUPS[group](i, group, r, Names(r, unseen=True, far=group == "far")))
 
 
 def reply(item, calls, notes=None):

@@ -134,7 +134,7 @@ def scores(run, which, show=0):
         vs = verdicts(run, its, st, show)
         stats.update(st)
         r = res[g] = {"n": n, "answer": rate(vs, "answer"), "loss": st["nll"] / st["tokens"], "accept": st["accepted"] / st["drafts"]}
-        if g in ("single", "multi"):
+        if g in ("single", "multi", "far"):
             r["calls"], r["malformed"] = rate(vs, "calls"), rate(vs, "malformed")
             every += vs
         print(g, json.dumps(r), f"{time.time() - t0:.1f}s", flush=True)

@@ -132,10 +132,11 @@ def single(r, nm, w, kind):
         tool, verb, noun = invented_tool(r, nm)
         s, say = {}, []
         for slot, _, t, _, _ in tool.params:
-            v = {S: lambda: nm.code() if r.random() < 0.4 else (c(WORDS) if r.random() < 0.4 else nm.word()), I: lambda: r.randint(1, 999),
+            v = {S: lambda: c([nm.code, nm.code, nm.word, nm.person, nm.city, lambda: c(WORDS)])(), I: lambda: r.randint(1, 999),
                  N: lambda: round(r.uniform(0.1, 99), 1), B: lambda: r.random() < 0.5}[t]()
             s[slot] = v
-            say.append(f"{slot} {c(['', '', 'is ', '= ', 'set to '])}{json.dumps(v) if not isinstance(v, str) else v}")
+            said = slot.replace("_", " ") if r.random() < 0.5 else slot
+            say.append(f"{said} {c(['', '', 'is ', '= ', 'set to '])}{json.dumps(v) if not isinstance(v, str) else v}")
         if r.random() < 0.5: r.shuffle(say)
         how = c([", ".join(say), " and ".join(say)])
         q = c([f"Use {tool.name} with {how}.", f"Call {tool.name}: {how}", f"{verb.capitalize()} the {noun} with {how}.", f"Please {verb} the {noun}: {how}", f"I want to {verb} a {noun}, {how}."])

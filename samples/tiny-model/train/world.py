@@ -37,8 +37,8 @@ def held_out(s):
 class Names:
     """Draws names of the training or the held-out part."""
 
-    def __init__(self, rng, unseen=False):
-        self.r, self.unseen = rng, unseen
+    def __init__(self, rng, unseen=False, far=False):
+        self.r, self.unseen, self.far = rng, unseen, far              # far: tools of words that training never meets in a tool
 
     def _draw(self, make):
         while True:
@@ -187,23 +187,66 @@ class Tool:
         return {by[k][0]: v for k, v in args.items()}
 
 
+# What names are made of, to be put together anew: a name that can only be read, never guessed from its beginning.
+TOOL_WORDS = sorted({w for names, _, _ in TOOLS.values() for n in names for w in n.split("_")})
+PARAM_WORDS = sorted({n for _, _, ps in TOOLS.values() for _, ns, *_ in ps for n in ns})
+TOOL_NAMES = {n for names, _, _ in TOOLS.values() for n in names}
+AROUND = ["my", "app", "home", "local", "new", "quick", "main", "user", "data", "service", "tool", "info", "value", "id", "entry"]
+
+
+def spelled(r, parts):
+    """Words as one name: snake, camel or kebab."""
+    k = r.random()
+    if k < 0.7: return "_".join(parts)
+    return parts[0] + "".join(p.capitalize() for p in parts[1:]) if k < 0.9 else "-".join(parts)
+
+
+def renamed(r, n):
+    """Now and then another name for the same thing, around the usual one."""
+    if r.random() < 0.75: return n
+    parts, x = n.split("_"), r.choice(AROUND)
+    return spelled(r, [x] + parts if r.random() < 0.4 else parts + [x if r.random() < 0.8 else f"v{r.randint(2, 9)}"])
+
+
 def make_tool(r, kind):
     names, descs, params = TOOLS[kind]
-    ps = [(s, r.choice(ns), t, r.choice(ds) if r.random() < 0.8 else "", q) for s, ns, t, ds, q in params]
+    while True:
+        ps = [(s, renamed(r, r.choice(ns)), t, r.choice(ds) if r.random() < 0.8 else "", q) for s, ns, t, ds, q in params]
+        if len({p[1] for p in ps}) == len(ps): break
     if r.random() < 0.3: r.shuffle(ps)
-    return Tool(kind, r.choice(names), r.choice(descs), ps)
+    return Tool(kind, renamed(r, r.choice(names)), r.choice(descs), ps)
+
+
+FAR_VERBS = ["close", "raise", "erase", "dim", "launch", "mute", "park", "charge", "water", "translate", "print", "reserve", "cancel", "launder", "pause", "track"]
+FAR_NOUNS = ["gate", "valve", "drone", "printer", "ticket", "curtain", "sensor", "heater", "playlist", "taxi", "camera", "pump", "robot", "elevator", "backup", "parcel"]
+FAR_PARAMS = ["percent", "seconds", "gate", "floor", "channel", "volume", "language", "station", "weight", "priority", "address", "brightness", "seat", "reason", "currency"]
 
 
 def invented_tool(r, nm):
-    """A tool nobody has heard of: the schema is all there is to know."""
+    """A tool nobody has heard of: the schema is all there is to know.  Its words are those of other tools, or nobody's."""
+    k, c = r.random(), r.choice
+    new = lambda: nm._draw(lambda: nm.word(1, 2))
+    verb = c(FAR_VERBS) if nm.far else c(VERBS) if k < 0.45 else c(TOOL_WORDS) if k < 0.75 else new()
     k = r.random()
-    verb = r.choice(VERBS) if r.random() < 0.7 else nm._draw(lambda: nm.word(1, 2))
-    noun = r.choice(NOUN) if k < 0.6 else nm._draw(lambda: nm.word(1, 2))
-    name = nm._draw(lambda: r.choice([f"{verb}_{noun}", f"{noun}_{verb}", f"{verb}_{noun}_{r.randint(2, 9)}", f"{verb}_{nm.word(1, 1)}_{noun}"]))
+    noun = c(FAR_NOUNS) if nm.far else c(NOUN) if k < 0.45 else c(TOOL_WORDS) if k < 0.65 else new()
+    forms = [lambda: [verb, noun], lambda: [verb, noun], lambda: [noun, verb], lambda: [verb, noun, str(r.randint(2, 9))], lambda: [verb, nm.word(1, 1), noun],
+             lambda: [verb, c(FAR_PARAMS if nm.far else AROUND), noun], lambda: [noun]]
+    while True:
+        name = nm._draw(lambda: spelled(r, c(forms)()))
+        if name not in TOOL_NAMES: break
     pool = ["level", "mode", "target", "speed", "color", "owner", "zone", "depth", "label", "size", "angle", "batch", "slot", "grade", "source"]
+
+    def param():
+        if nm.far: return c(FAR_PARAMS) if r.random() < 0.7 else spelled(r, [c(FAR_PARAMS), c(FAR_NOUNS)])
+        k = r.random()
+        if k < 0.4: return c(pool)
+        if k < 0.55: return c(PARAM_WORDS)
+        if k < 0.65: return noun
+        if k < 0.8: return spelled(r, [c(pool + PARAM_WORDS), c(AROUND)])
+        return nm.word(1, 2)
     ps, used = [], set()
     for _ in range(r.randint(1, 3)):
-        p = r.choice(pool) if r.random() < 0.7 else nm.word(1, 2)
+        p = param()
         if p in used: continue
         used.add(p)
         ps.append((p, p, r.choice([S, S, I, N, B]), r.choice([f"The {p}", f"Which {p} to use", ""]), True))
