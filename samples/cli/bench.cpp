@@ -11,7 +11,7 @@
 namespace tool {
 namespace {
 
-struct Arguments {
+struct BenchArguments {
     ModelArguments model;
     std::string synthetic;
     uint32_t prompt = 512, decode = 32, batch = 1, repeat = 3;
@@ -71,7 +71,7 @@ double full_batch_rate(const std::vector<Answer> &answers) {
     return double(tokens) / std::chrono::duration<double>(end - begin).count();
 }
 
-void run(const Arguments &a) {
+void run(const BenchArguments &a) {
     ModelArguments model_arguments = a.model;
     if (!a.synthetic.empty()) model_arguments.path = "synthetic:" + a.synthetic;
     if (a.model.path.empty() == a.synthetic.empty())
@@ -132,7 +132,7 @@ void run(const Arguments &a) {
 
 void add_bench(CLI::App &app, int &) {
     auto *command = app.add_subcommand("bench", "Speed of prefill and decode");
-    auto a = std::make_shared<Arguments>();
+    auto a = std::make_shared<BenchArguments>();
     a->model.add_to(*command, false);
     command->add_option("--synthetic", a->synthetic, "flash, pro or a config.json, with :layers=N if wanted");
     command->add_option("--prompt", a->prompt, "Tokens to prefill");

@@ -28,7 +28,7 @@ std::vector<std::filesystem::path> plugin_folders(const std::string &plugins) {
     return folders;
 }
 
-struct Arguments {
+struct ConformanceArguments {
     std::string backend, plugins;
     dsv4::conformance::Options options;
     bool json = false;
@@ -38,7 +38,7 @@ struct Arguments {
 
 void add_conformance(CLI::App &app, int &exit_code) {
     auto *command = app.add_subcommand("conformance", "Every operator of a backend against the reference");
-    auto a = std::make_shared<Arguments>();
+    auto a = std::make_shared<ConformanceArguments>();
     command->add_option("--backend", a->backend, "The plugin to check")->required();
     command->add_option("--plugins", a->plugins, "Folder to look for plugins in; the reference must be there too");
     command->add_option("--device", a->options.device, "Which of its devices");

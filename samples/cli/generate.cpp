@@ -8,7 +8,7 @@
 namespace tool {
 namespace {
 
-struct Arguments {
+struct GenerateArguments {
     ModelArguments model;
     std::string text, raw, messages, tokens, ids, thinking = "chat", system, tool_choice = "auto", tool_name, dialect;
     uint32_t max_tokens = 0, top_k = 0, thinking_budget = 0;
@@ -74,7 +74,7 @@ const char *finish_name(int32_t finish) {
     return finish >= 0 && finish < 5 ? name[finish] : "other";
 }
 
-dsv4_prompt_options prompt_options(const Arguments &a) {
+dsv4_prompt_options prompt_options(const GenerateArguments &a) {
     dsv4_prompt_options o;
     DSV4_INIT(o);
     if (a.thinking != "chat") o.flags = DSV4_PROMPT_THINKING;
@@ -83,7 +83,7 @@ dsv4_prompt_options prompt_options(const Arguments &a) {
     return o;
 }
 
-Owned<dsv4_prompt> empty_prompt(const Arguments &a) {
+Owned<dsv4_prompt> empty_prompt(const GenerateArguments &a) {
     const dsv4_prompt_options o = prompt_options(a);
     auto prompt = own<dsv4_prompt>([&](auto **out, auto *err) { return dsv4_prompt_create(&o, out, err); });
     dsv4_error error;
@@ -92,7 +92,7 @@ Owned<dsv4_prompt> empty_prompt(const Arguments &a) {
     return prompt;
 }
 
-dsv4_generate_options generate_options(const Arguments &a, std::vector<dsv4_str> &stops) {
+dsv4_generate_options generate_options(const GenerateArguments &a, std::vector<dsv4_str> &stops) {
     dsv4_generate_options o;
     DSV4_INIT(o);
     o.flags = (a.ignore_eos ? DSV4_GENERATE_IGNORE_EOS : 0) | (a.unconstrained ? DSV4_GENERATE_FREE : 0);
@@ -114,7 +114,7 @@ dsv4_generate_options generate_options(const Arguments &a, std::vector<dsv4_str>
     return o;
 }
 
-Owned<dsv4_session> open_session(dsv4_model *model, const Arguments &a) {
+Owned<dsv4_session> open_session(dsv4_model *model, const GenerateArguments &a) {
     dsv4_session_options options;
     DSV4_INIT(options);
     options.prefill_chunk = a.chunk;
@@ -122,7 +122,7 @@ Owned<dsv4_session> open_session(dsv4_model *model, const Arguments &a) {
 }
 
 /// What a request says beside its messages; the command line goes before it.
-void take_request(Arguments &a, const std::string &text, const CLI::App &command) {
+void take_request(GenerateArguments &a, const std::string &text, const CLI::App &command) {
     const auto request = nlohmann::json::parse(text, nullptr, false);
     if (!request.is_object()) return;
     const auto unset = [&](const char *option) { return command.count(option) == 0; };
@@ -153,7 +153,7 @@ void take_request(Arguments &a, const std::string &text, const CLI::App &command
     }
 }
 
-void generate(Arguments a, const CLI::App &command) {
+void generate(GenerateArguments a, const CLI::App &command) {
     std::string request;
     if (!a.messages.empty()) {
         request = read_file(a.messages);
@@ -213,7 +213,7 @@ void generate(Arguments a, const CLI::App &command) {
     std::cout << out.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << "\n";
 }
 
-void chat(const Arguments &a) {
+void chat(const GenerateArguments &a) {
     const auto runtime = open_runtime(a.model.plugins, a.model.quiet);
     ModelArguments model_arguments = a.model;
     model_arguments.sessions = 1;
@@ -237,7 +237,7 @@ void chat(const Arguments &a) {
     }
 }
 
-void add_sampling(CLI::App &command, Arguments &a) {
+void add_sampling(CLI::App &command, GenerateArguments &a) {
     a.model.add_to(command);
     command.add_option("--thinking", a.thinking, "chat (none), thinking, low, high or max")
         ->check(CLI::IsMember({"chat", "thinking", "low", "high", "max"}));
@@ -260,7 +260,7 @@ void add_sampling(CLI::App &command, Arguments &a) {
 
 void add_generate(CLI::App &app, int &) {
     auto *command = app.add_subcommand("generate", "Generate one answer");
-    auto a = std::make_shared<Arguments>();
+    auto a = std::make_shared<GenerateArguments>();
     add_sampling(*command, *a);
     command->add_option("-p,--prompt", a->text, "A user's message");
     command->add_option("--messages", a->messages, "File with a request in OpenAI format, - for standard input");
@@ -276,7 +276,7 @@ void add_generate(CLI::App &app, int &) {
     command->callback([a, command] { generate(*a, *command); });
 
     auto *chat_command = app.add_subcommand("chat", "A conversation, a line a turn");
-    auto c = std::make_shared<Arguments>();
+    auto c = std::make_shared<GenerateArguments>();
     add_sampling(*chat_command, *c);
     chat_command->add_flag("--json", c->json, "Each answer as one JSON message a line");
     chat_command->callback([c] { chat(*c); });

@@ -9,7 +9,7 @@
 namespace tool {
 namespace {
 
-struct Arguments {
+struct LogitsArguments {
     ModelArguments model;
     std::string tokens, out, positions;
     uint32_t chunk = 0;
@@ -39,7 +39,7 @@ struct Collected {
     std::vector<float> logits, drafts;
 };
 
-void run(const Arguments &a) {
+void run(const LogitsArguments &a) {
     const std::vector<int32_t> ids = parse_ids(read_file(a.tokens), a.tokens);
     std::vector<uint32_t> positions;
     for (const int32_t p : parse_ids(a.positions, "--positions")) {
@@ -107,7 +107,7 @@ void run(const Arguments &a) {
 
 void add_logits(CLI::App &app, int &) {
     auto *command = app.add_subcommand("logits", "Logits of a text, and drafts, into a safetensors file");
-    auto a = std::make_shared<Arguments>();
+    auto a = std::make_shared<LogitsArguments>();
     a->model.add_to(*command);
     command->add_option("--tokens", a->tokens, "File of token ids, - for standard input")->required();
     command->add_option("--out", a->out, "File to write")->required();
