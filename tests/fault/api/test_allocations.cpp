@@ -167,6 +167,18 @@ int main(int argc, char **argv) {
         [] {});
 
     const auto runtime = open_runtime(plugins);
+    fail_each(
+        "plan, backends", 60, everything,
+        [&](dsv4_error *err) {
+            dsv4_blob *text = nullptr;
+            dsv4_status status = dsv4_model_plan(runtime.get(), dir, nullptr, &text, err);
+            dsv4_blob_release(text);
+            text = nullptr;
+            if (status >= 0) status = dsv4_runtime_backends(runtime.get(), &text, err);
+            dsv4_blob_release(text);
+            return status;
+        },
+        [] {});
     ModelSpec spec;
     spec.flags = DSV4_MODEL_DRAFTS;
     spec.cache_tokens = 256;
