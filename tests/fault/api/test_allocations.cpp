@@ -7,8 +7,11 @@
 #include <new>
 #include <thread>
 
+#include "core/capi/boundary.hpp"
+#include "core/text/constraint_state.hpp"
 #include "tests/golden/golden.hpp"
 #include "tests/support/api.hpp"
+#include "tests/unit/dsml/vocabulary.hpp"
 
 namespace {
 
@@ -177,6 +180,20 @@ int main(int argc, char **argv) {
             if (status >= 0) status = dsv4_runtime_backends(runtime.get(), &text, err);
             dsv4_blob_release(text);
             return status;
+        },
+        [] {});
+    const auto vocabulary = std::make_shared<const dsv4::Vocabulary>(made_up_source(600));
+    dsv4::ConstraintOptions constraint;
+    constraint.tools = R"([{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {
+        "a": {"enum": ["x", 1, {"b": [null]}]}, "n": {"type": "integer", "minimum": -3},
+        "s": {"type": "array", "items": {"$ref": "#/$defs/s"}}}, "$defs": {"s": {"type": "string", "maxLength": 4}}}}}])";
+    fail_each(
+        "schemas", 60, everything,
+        [&](dsv4_error *err) {
+            return dsv4::boundary(err, [&] {
+                dsv4::Constraint::compile(vocabulary, constraint);
+                return DSV4_OK;
+            });
         },
         [] {});
     ModelSpec spec;
