@@ -59,6 +59,9 @@ void Log::close() {
 
 Runtime::Runtime(const dsv4_runtime_options &options) : log_(std::make_shared<Log>(options)) {
     if (options.flags) throw Error(DSV4_E_UNSUPPORTED, "runtime flags: expected 0, found " + std::to_string(options.flags));
+    if (options.plugin_dir.size && options.plugin_dir.data[0] != '/')
+        throw Error(DSV4_E_INVALID, "plugin_dir: expected an absolute path, found " +
+                                        printable({options.plugin_dir.data, options.plugin_dir.size}));
     const std::string folder = options.plugin_dir.size ? std::string(options.plugin_dir.data, options.plugin_dir.size) : "";
     registry_ = std::make_unique<PluginRegistry>(
         plugin_search_path(folder, plugin_path_of_environment()),

@@ -69,7 +69,9 @@ void write_placement(JsonWriter &json, const Placement &p) {
         .member("needed_bytes", p.needed)
         .member("missing_bytes", p.missing)
         .member("least_bytes", p.least)
-        .member("context_that_fits", p.context_that_fits);
+        .member("cache_bytes", p.cache)
+        .member("context_that_fits", p.context_that_fits)
+        .member("context_resident", p.context_resident);
     if (!p.device.is_host)
         json.member("experts_total", p.experts_total)
             .member("experts_on_device", p.experts_on_device)
