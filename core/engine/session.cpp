@@ -258,10 +258,9 @@ std::vector<int32_t> Stream::read_prompt(const dsv4_generate_options &o) {
         const Dialect &dialect = p.dialect_or(model.dialect());
         conversation_ = true;
         // The header that the prompt ends with says where the answer starts.
-        const std::string rendered = encode_prompt(p.conversation, dialect).text;
-        thinking_ = rendered.size() >= dialect.think_open.size() &&
-                    rendered.compare(rendered.size() - dialect.think_open.size(), std::string::npos, dialect.think_open) == 0;
-        return encode_tokens(p.conversation, dialect, *model.tokenizer(), &session_->memory_);
+        const EncodedPrompt rendered = encode_prompt(p.conversation, dialect);
+        thinking_ = std::string_view(rendered.text).ends_with(dialect.think_open);
+        return encode_tokens(rendered, p.conversation, dialect, *model.tokenizer(), &session_->memory_);
     }
     if (o.text.size) {
         if (!o.text.data) throw Error(DSV4_E_INVALID, "text: NULL with a size");

@@ -118,7 +118,11 @@ std::vector<ByteRange> untrusted_ranges(const EncodedPrompt &prompt, OriginSet u
 
 std::vector<TokenId> encode_tokens(const Conversation &conversation, const Dialect &dialect, const Tokenizer &tokenizer,
                                    TurnMemory *memory) {
-    const EncodedPrompt prompt = encode_prompt(conversation, dialect);
+    return encode_tokens(encode_prompt(conversation, dialect), conversation, dialect, tokenizer, memory);
+}
+
+std::vector<TokenId> encode_tokens(const EncodedPrompt &prompt, const Conversation &conversation, const Dialect &dialect,
+                                   const Tokenizer &tokenizer, TurnMemory *memory) {
     const std::vector<ByteRange> untrusted = untrusted_ranges(prompt, conversation.options.untrusted);
     std::vector<TokenId> out;
     out.reserve(prompt.text.size() / 4);

@@ -46,9 +46,12 @@ class TurnMemory {
 /// The stretches of a prompt whose words come from `untrusted` origins, as Tokenizer::encode wants them.
 std::vector<ByteRange> untrusted_ranges(const EncodedPrompt &prompt, OriginSet untrusted);
 
-/// The prompt's tokens. Text of `conversation.options.untrusted` origins never gives a control token. With a memory,
-/// remembered answers are written with their own tokens: the text is then what the model said, which may differ from
-/// encode_prompt's in spelling but not in meaning.
+/// The tokens of `prompt`, which is encode_prompt(conversation, dialect). Text of `conversation.options.untrusted`
+/// origins never gives a control token. With a memory, remembered answers are written with their own tokens: the text is
+/// then what the model said, which may differ from the prompt's in spelling but not in meaning.
+std::vector<TokenId> encode_tokens(const EncodedPrompt &prompt, const Conversation &conversation, const Dialect &dialect,
+                                   const Tokenizer &tokenizer, TurnMemory *memory = nullptr);
+/// The same for callers that have no other use of the text.
 std::vector<TokenId> encode_tokens(const Conversation &conversation, const Dialect &dialect, const Tokenizer &tokenizer,
                                    TurnMemory *memory = nullptr);
 

@@ -11,6 +11,7 @@ int main(int argc, char **argv) {
                                           std::to_string(DSV4_VERSION_PATCH));
     int exit_code = 0;
     tool::add_logits(app, exit_code);
+    tool::add_perplexity(app, exit_code);
     tool::add_generate(app, exit_code);
     tool::add_plan(app, exit_code);
     tool::add_bench(app, exit_code);

@@ -67,6 +67,7 @@ dsv4_model_info info_of(const dsv4_model *model);
 
 /// Each command registers itself and its callback.
 void add_logits(CLI::App &app, int &exit_code);
+void add_perplexity(CLI::App &app, int &exit_code);
 void add_generate(CLI::App &app, int &exit_code);
 void add_plan(CLI::App &app, int &exit_code);
 void add_backends(CLI::App &app, int &exit_code);

@@ -52,7 +52,8 @@ def _whole_item(i, group, r, nm):
 GROUPS = {"single": _tool_item, "multi": _tool_item, "chat": _chat_item, "needle1k": _needle_item, "needle4k": _needle_item, "needle8k": _needle_item,
           "whole": _whole_item}
 SETS = {"full": {"single": 500, "multi": 200, "chat": 100, "needle1k": 100, "needle4k": 100, "needle8k": 100, "whole": 100},
-        "quick": {"single": 8, "multi": 4, "chat": 6, "needle1k": 1}}
+        "quick": {"single": 8, "multi": 4, "chat": 6, "needle1k": 1},
+        "test": {"single": 8, "multi": 4, "chat": 6, "needle1k": 1, "needle4k": 1, "needle8k": 1}}
 
 
 def items(group, n, seed=77):

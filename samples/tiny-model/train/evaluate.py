@@ -118,7 +118,8 @@ def verdicts(run, items, stats, show=0, seconds=60):
         if bool(s["right"].all()): out[i] = dict(malformed=False, calls=True, answer=True)
         else: off.append(i)
     if off:
-        for i, v in zip(off, play(run.write, [items[i] for i in off], seconds=seconds)): out[i] = v
+        write = lambda qs: run.write([encoding.encode(q) for q in qs])
+        for i, v in zip(off, play(write, [items[i] for i in off], seconds=seconds)): out[i] = v
     bad = [(items[i], out[i]) for i in range(len(items)) if not (out[i]["answer"] and out[i]["calls"])]
     for x, v in bad[:show]:
         print("  MISS", x["id"], "| gold", (encoding.calls_block(x["gold"][0]["tool_calls"]) if x["gold"][0].get("tool_calls") else "")[-300:], x["gold"][-1]["content"], "| said", v)

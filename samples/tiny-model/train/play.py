@@ -1,4 +1,4 @@
-"""Holding the evaluation's conversations with anything that completes prompts.  Needs no torch."""
+"""Holding the evaluation's conversations with anything that completes requests.  Needs no torch."""
 import json
 import time
 
@@ -11,13 +11,13 @@ def calls_of(m):
 
 
 def play(write, items, rounds=5, seconds=1e9):
-    """Let `write(prompts) -> completions` hold the conversations, tools answering.  Per item: verdict and what it said."""
+    """Let `write(requests) -> completions` hold the conversations, tools answering.  Per item: verdict and what it said."""
     state = [dict(ms=list(x["request"]["messages"]), first=None, final=None, bad=False, notes=dict(x.get("world", {}).get("notes", {}))) for x in items]
     t0 = time.time()
     for _ in range(rounds):
         live = [i for i, s in enumerate(state) if s["final"] is None and not s["bad"]]
         if not live or time.time() - t0 > seconds: break
-        texts = write([encoding.encode(dict(items[i]["request"], messages=state[i]["ms"])) for i in live])
+        texts = write([dict(items[i]["request"], messages=state[i]["ms"]) for i in live])
         for i, text in zip(live, texts):
             s, think = state[i], items[i]["request"]["thinking_mode"] == "thinking"
             try: m = encoding.parse_completion(text, think)

@@ -4,6 +4,7 @@
 test_cli.py DSV4 MODEL_FOLDER
 """
 import json
+import math
 import os
 import struct
 import subprocess
@@ -24,6 +25,10 @@ def tensors(path):
     n = struct.unpack("<Q", raw[:8])[0]
     return {k: (v["shape"], raw[8 + n + v["data_offsets"][0]:8 + n + v["data_offsets"][1]])
             for k, v in json.loads(raw[8:8 + n]).items() if k != "__metadata__"}
+
+
+def rows_of(shape, raw):
+    return list(struct.iter_unpack(f"<{shape[1]}f", raw))
 
 
 class Contract(unittest.TestCase):
@@ -92,6 +97,38 @@ class Contract(unittest.TestCase):
             with open(ids, "w") as f:
                 f.write(str(vocab))
             self.assertIn(str(vocab), self.bad(1, "logits", "--model", MODEL, "--tokens", ids, "--out", other))
+
+    def test_perplexity(self):
+        ids = [5, 17, 3, 29, 11, 7]
+        with tempfile.TemporaryDirectory() as folder:
+            one, two, short, out = (os.path.join(folder, n) for n in ("one", "two", "short", "out"))
+            for path, part in (one, ids), (two, ids[:3]), (short, ids[:1]):
+                with open(path, "w") as f:
+                    f.write(" ".join(map(str, part)))
+            self.good("logits", "--model", MODEL, "--tokens", one, "--out", out, "--backend", "reference", "--draft")
+            logits, drafts = (rows_of(*tensors(out)[n]) for n in ("logits", "draft_logits"))
+            loss = [math.log(sum(math.exp(x - row[t]) for x in row)) for row, t in zip(logits, ids[1:])]
+            top = [max(range(len(row)), key=row.__getitem__) for row in logits[:5]]
+            draft = [-1] + [max(range(len(row)), key=row.__getitem__) for row in drafts[:4]]
+            r = json.loads(self.good("perplexity", "--model", MODEL, "--tokens", one, two, "--backend", "reference",
+                                     "--numerics", "exact", "--draft", "--each", "--json", "--against", "cpu:exact"))
+            self.assertEqual((r["tokens"], r["drafts"], len(r["texts"])), (7, 5, 2))
+            each = r["texts"][0]["each"]
+            self.assertEqual((each["top"], each["draft"]), (top, draft))
+            for got, want in zip(each["loss"], loss):
+                self.assertAlmostEqual(got, want, places=4)
+            self.assertAlmostEqual(r["loss"], (sum(loss) + sum(loss[:2])) / 7, places=4)
+            self.assertAlmostEqual(r["perplexity"], math.exp(r["loss"]))
+            self.assertEqual((r["against"]["backend"], r["against"]["numerics"], r["top1_equal"]), ("cpu", "exact", 1.0))
+            self.assertAlmostEqual(r["ratio"], 1, places=4)
+            pairs = [p for t in r["texts"] for p in zip(t["each"]["top"], t["each"]["draft"]) if p[1] >= 0]
+            self.assertAlmostEqual(r["draft_accept"], sum(a == b for a, b in pairs) / 5)
+            self.assertIn("7 tokens", self.good("perplexity", "--model", MODEL, "--tokens", one, two).decode())
+            self.assertIn("2 tokens", self.bad(1, "perplexity", "--model", MODEL, "--tokens", short))
+            self.bad(1, "perplexity", "--model", MODEL, "--tokens", os.path.join(folder, "none"))
+            self.assertIn("nobody", self.bad(1, "perplexity", "--model", MODEL, "--tokens", one, "--against", "nobody"))
+            self.bad(2, "perplexity", "--model", MODEL, "--tokens", one, "--against", "cpu:loud")
+            self.bad(2, "perplexity", "--model", MODEL)
 
     def test_generate(self):
         out = json.loads(self.good("generate", "--model", MODEL, "-p", "What is special about Kaldra?", "--json"))
