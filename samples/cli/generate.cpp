@@ -158,7 +158,8 @@ std::string text_of(const nlohmann::json &value, const std::string &key, const c
 /// as good as nothing.
 void take_request(GenerateArguments &a, const std::string &text, const CLI::App &command) {
     const auto request = nlohmann::json::parse(text, nullptr, false);
-    if (request.is_discarded()) throw Failure("request: a number in it is too large");  // the library has read the rest
+    if (request.is_discarded())  // the library, like Python, takes these
+        throw Failure("request: expected JSON without NaN, lone surrogates and numbers above 1.8e308");
     if (!request.is_object()) return;
     const auto find = [&](const char *key, const char *option) -> const nlohmann::json * {
         const auto at = request.find(key);

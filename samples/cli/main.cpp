@@ -1,5 +1,5 @@
-// dsv4: everything that libdsv4 does, from a shell. Results on stdout, errors on stderr; exit code 1 for bad input, 2
-// for bad usage.
+// dsv4: everything that libdsv4 does, from a shell. Results on stdout, errors on stderr; exit code 1 for bad input and for
+// output that cannot be written, 2 for bad usage.
 #include <cerrno>
 #include <cstdio>
 #include <cstring>

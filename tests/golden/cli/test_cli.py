@@ -177,6 +177,9 @@ class Contract(unittest.TestCase):
                 self.assertNotIn("json.exception", said)
                 if value != "1e400":  # no number at all for most readers of JSON
                     self.assertRegex(said, r"request\.%s\S*: expected .*, found ." % key)
+        for value in "NaN", "1e400", r'"\ud800"':
+            args, stdin = self.request({"user": value, "max_tokens": "-3"})
+            self.bad_with(["request: expected JSON"], 1, *args, stdin=stdin)
         args, stdin = self.request({"tool_choice": '{"function": {"name": 5}}'})
         self.bad_with(["request.tool_choice.function.name", "found 5"], 1, *args, stdin=stdin)
         args, stdin = self.request({"stop": '["a", 1]'})
