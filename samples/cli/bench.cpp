@@ -77,7 +77,7 @@ void run(const BenchArguments &a) {
     if (a.model.path.empty() == a.synthetic.empty())
         throw CLI::ValidationError("bench", "expected either --model DIR or --synthetic SPEC");
     model_arguments.sessions = a.batch;
-    const uint64_t per_session = (a.prompt + a.decode + 127) / 128 * 128;
+    const uint64_t per_session = (uint64_t{a.prompt} + a.decode + 127) / 128 * 128;
     model_arguments.cache_tokens = std::max<uint64_t>(model_arguments.cache_tokens, per_session * a.batch);
     const auto runtime = open_runtime(a.model.plugins, a.model.quiet);
     const auto model = open_model(runtime.get(), model_arguments);
@@ -134,11 +134,11 @@ void add_bench(CLI::App &app, int &) {
     auto *command = app.add_subcommand("bench", "Speed of prefill and decode");
     auto a = std::make_shared<BenchArguments>();
     a->model.add_to(*command, false);
-    command->add_option("--synthetic", a->synthetic, "flash, pro or a config.json, with :layers=N if wanted");
-    command->add_option("--prompt", a->prompt, "Tokens to prefill");
-    command->add_option("--decode", a->decode, "Tokens to decode");
-    command->add_option("--batch", a->batch, "Sessions at once")->check(CLI::PositiveNumber);
-    command->add_option("--repeat", a->repeat, "Counted runs, after one that is not")->check(CLI::PositiveNumber);
+    add_name(*command, "--synthetic", a->synthetic, "flash, pro or a config.json, with :layers=N if wanted");
+    add_number(*command, "--prompt", a->prompt, "Tokens to prefill");
+    add_number(*command, "--decode", a->decode, "Tokens to decode");
+    add_number(*command, "--batch", a->batch, "Sessions at once", 1);
+    add_number(*command, "--repeat", a->repeat, "Counted runs, after one that is not", 1);
     command->add_flag("--json", a->json, "One JSON object on stdout");
     command->callback([a] { run(*a); });
 }
