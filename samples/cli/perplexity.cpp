@@ -215,7 +215,7 @@ void add_perplexity(CLI::App &app, int &) {
     a->model.add_to(*command);
     command->add_option("--tokens", a->tokens, "Files of token ids, each a text of its own; - for standard input")
         ->required();
-    command->add_option("--against", a->against,
+    add_name(*command, "--against", a->against,
                         "BACKEND[:NUMERICS] to compare with: ratio of perplexities, same first choices");
     command->add_flag("--draft", a->draft, "Also how many of the MTP block's first drafts are the model's own choice");
     command->add_flag("--each", a->each, "With --json: loss, first choice and draft of every token");

@@ -250,6 +250,7 @@ class Contract(unittest.TestCase):
 
     COMMANDS = {  # command: (arguments that are enough, arguments that make it bad input, standard input of the latter)
         "logits": (["--model", MODEL, "--tokens", "-", "--out", "/dev/null"], [], b"x"),
+        "perplexity": (["--model", MODEL, "--tokens", "-", "--quiet"], [], b"x"),
         "generate": (["--model", MODEL, "--raw", "x"], ["--temperature", "-1"], b""),
         "chat": (["--model", MODEL], ["--temperature", "-1"], b"Hi\n"),
         "plan": (["--model", MODEL], ["--backend", "nobody"], b""),
