@@ -47,6 +47,7 @@ struct dsv4_device {
     std::vector<std::shared_ptr<void>> libraries; // by thread; empty unless the variant brings some
 
     std::unique_ptr<dsv4::cpu::ExpertStore> store; // experts on disk
+    std::vector<dsv4_block *> hash_blocks;         // those on disk that route by token id, in the model's order
 
     void *library(int thread) const { return libraries.empty() ? nullptr : libraries[size_t(thread)].get(); }
     bool exact() const { return numerics == DSV4_NUMERICS_EXACT; }
@@ -77,6 +78,7 @@ struct dsv4_block {
     std::vector<dsv4::cpu::Matrix> experts[3];    // w1, w2, w3 by expert
     std::vector<int64_t> stored;                  // by expert, into the store; empty: experts are in memory
     dsv4::cpu::ExpertStore *store = nullptr;
+    dsv4_device *registered_at = nullptr;         // among its hash_blocks
     ~dsv4_block();
     const uint8_t *tid2eid = nullptr;
     int32_t tid2eid_bytes = 8;
@@ -180,6 +182,14 @@ dsv4_status attention_compress(dsv4_queue *, const dsv4_batch *, const dsv4_bloc
                                dsv4_error *);
 dsv4_status attention_select(dsv4_queue *, const dsv4_batch *, const dsv4_block *, const dsv4_cache *,
                              const dsv4_buffer *, const dsv4_buffer *, dsv4_buffer *, dsv4_error *);
+
+/// Experts that stay on disk and are chosen by token ids are read ahead of their layer (prefetch.cpp).
+void register_hash_block(dsv4_device &device, dsv4_block &block);
+void forget_hash_block(dsv4_device &device, const dsv4_block &block);
+void expect_hash_experts(dsv4_device &device, const dsv4_batch &batch);
+
+/// A line for the host's log; 0 error, 1 warning, 2 info.
+void log_line(int32_t level, const std::string &line);
 
 /// The head's part that MTP needs too: rmsnorm(hc_head(streams)) of chosen rows is in ends.cpp; this is the collapse.
 void hc_head_row(const dsv4_device &device, const dsv4_block &from, const float *mix, const float *streams, float *out);

@@ -1,0 +1,21 @@
+// What the operating system tells about this machine and this process's share of it.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace dsv4::cpu {
+
+/// Bytes that this process could still take without swapping: the kernel's estimate, which counts the page cache
+/// (mapped checkpoints fill it), or less where a control group says so. 0: not known.
+uint64_t available_memory();
+
+/// The processors that this process may use, by the memory node they are nearest to, in ascending order; nodes without
+/// one are left out. One node where the system tells of none.
+using Nodes = std::vector<std::vector<int>>;
+Nodes memory_nodes(const std::string &folder = "/sys/devices/system/node");
+
+/// "0-3,8" as numbers; what cannot be read ends the list.
+std::vector<int> parse_cpu_list(const std::string &text);
+
+} // namespace dsv4::cpu
