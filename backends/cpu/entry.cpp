@@ -95,6 +95,12 @@ dsv4_status device_query(dsv4_device *device, dsv4_device_info *info, dsv4_error
         i.memory_total = uint64_t(sysconf(_SC_PHYS_PAGES)) * page;
         const uint64_t available = available_memory();
         i.memory_free = available ? available : uint64_t(sysconf(_SC_AVPHYS_PAGES)) * page;
+        const StoreCounts c = device->store->counts();
+        i.expert_hits = c.held;
+        i.expert_ahead = c.ahead;
+        i.expert_misses = c.demanded;
+        i.expert_bytes_read = c.bytes_read;
+        i.expert_wait_ns = c.waited_ns;
         std::snprintf(i.name, sizeof i.name, "CPU, %d threads", i.threads);
         std::snprintf(i.variant, sizeof i.variant, "%s", device->kernels->name);
         write_sized(info, i, "dsv4_device_info");
