@@ -50,6 +50,9 @@ dsv4_status device_open(const dsv4_device_options *given, dsv4_device **out, dsv
             throw Error(DSV4_E_INVALID, "cpu: " + std::to_string(o.threads) + " threads; 0 to 1024 were expected");
         if (o.numerics < DSV4_NUMERICS_DEFAULT || o.numerics > DSV4_NUMERICS_NATIVE)
             throw Error(DSV4_E_UNSUPPORTED, "cpu: numerics " + std::to_string(o.numerics) + " is not known");
+        if (o.repack_folder.size)
+            log_line(1, "cpu: repack_folder is not used: this backend computes on the checkpoint's own bytes, nothing is "
+                        "repacked and nothing was written there");
         const Variants all = variants();
         auto device = std::make_unique<dsv4_device>();
         const Variant &variant = choose(all, std::string(o.variant.data ? o.variant.data : "", o.variant.size));
@@ -60,8 +63,11 @@ dsv4_status device_open(const dsv4_device_options *given, dsv4_device **out, dsv
         device->store = std::make_unique<ExpertStore>(o.expert_budget, log_line);
         device->tables = std::make_unique<Tables>();
         fill_tables(*device->tables);
-        device->pool = std::make_unique<Pool>(o.threads ? o.threads : usable_processors(),
-                                              (o.flags & DSV4_DEVICE_PIN_THREADS) != 0, kernel_scratch_bytes);
+        std::vector<int> processors; // node by node, so that neighbouring parts share one
+        if (o.flags & DSV4_DEVICE_PIN_THREADS)
+            for (const std::vector<int> &node : memory_nodes()) processors.insert(processors.end(), node.begin(), node.end());
+        device->pool = std::make_unique<Pool>(o.threads ? o.threads : usable_processors(), std::move(processors),
+                                              kernel_scratch_bytes);
         if (variant.by_name_only) { // oneDNN sums in an order of its own, which depends on the number of rows
             device->capabilities &= ~uint32_t(DSV4_CAP_ROW_INDEPENDENT);
             for (int i = 0; i < device->pool->threads(); ++i) device->libraries.push_back(onednn_state());

@@ -70,6 +70,8 @@ uint64_t available_memory() {
     return bytes;
 }
 
+uint64_t resident_memory() { return value_of("/proc/self/status", "RssAnon:") * 1024; }
+
 std::vector<int> parse_cpu_list(const std::string &text) {
     std::vector<int> out;
     const char *at = text.data(), *end = at + text.size();

@@ -10,6 +10,9 @@ namespace dsv4::cpu {
 /// (mapped checkpoints fill it), or less where a control group says so. 0: not known.
 uint64_t available_memory();
 
+/// Bytes of this process's own pages that are in memory, files not counted. 0: not known.
+uint64_t resident_memory();
+
 /// The processors that this process may use, by the memory node they are nearest to, in ascending order; nodes without
 /// one are left out. One node where the system tells of none.
 using Nodes = std::vector<std::vector<int>>;

@@ -300,6 +300,8 @@ dsv4_status cache_create(dsv4_device *device, const dsv4_shape *shape, int32_t r
     *out = nullptr;
     return boundary(err, [&] {
         auto c = std::make_unique<dsv4_cache>(cache_layout(*device, shape, ratio, desc));
+        const uint64_t bytes = slot_bytes(*c) * uint64_t(c->desc.slots) + block_bytes_of(*c) * uint64_t(c->desc.blocks);
+        c->reserved = Reservation(device->reserved, bytes, "a layer's cache");
         const size_t slots = size_t(c->desc.slots), blocks = size_t(c->desc.blocks), state = size_t(c->state_rows);
         c->window = Pages(slots * size_t(c->desc.window_rows) * size_t(c->row_bytes), "window rows");
         if (ratio) {
@@ -377,6 +379,7 @@ dsv4_status batch_set(dsv4_queue *queue, dsv4_batch *b, const dsv4_step *given, 
         take(b->block_table, s.block_table, int64_t(s.sequences) * s.blocks_per_sequence);
         take(b->output_row, s.output_row, s.outputs);
         for (dsv4_batch::Turns &t : b->turns_) t.current = false;
+        queue->device->pool->keep_caller(); // the thread that runs steps, not the one that loads
         expect_hash_experts(*queue->device, *b);
     });
 }

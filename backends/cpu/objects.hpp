@@ -30,6 +30,22 @@ class Pages {
     size_t size_ = 0;
 };
 
+/// A promise of memory that fills later: pages are given when they are written, and a machine that has none left then
+/// ends the process instead of a call. Together they never promise more than was there.
+class Reservation {
+  public:
+    Reservation() = default;
+    /// Throws DSV4_E_NO_MEMORY, saying what was needed, what is promised already and what the machine has.
+    Reservation(std::shared_ptr<uint64_t> sum, uint64_t bytes, const char *what);
+    ~Reservation();
+    Reservation(Reservation &&other) noexcept;
+    Reservation &operator=(Reservation &&other) noexcept;
+
+  private:
+    std::shared_ptr<uint64_t> sum_; // of the device
+    uint64_t bytes_ = 0;
+};
+
 enum Scratch { // one slot each, so that pieces that live at the same time do not share
     SCRATCH_PACK, SCRATCH_ROUNDED, SCRATCH_A, SCRATCH_B, SCRATCH_C, SCRATCH_D, SCRATCH_E, SCRATCH_F, SCRATCH_COUNT
 };
@@ -46,6 +62,7 @@ struct dsv4_device {
     uint32_t capabilities = 0;
     std::vector<std::shared_ptr<void>> libraries; // by thread; empty unless the variant brings some
 
+    std::shared_ptr<uint64_t> reserved = std::make_shared<uint64_t>(0); // bytes of caches
     std::unique_ptr<dsv4::cpu::ExpertStore> store; // experts on disk
     std::vector<dsv4_block *> hash_blocks;         // those on disk that route by token id, in the model's order
 
@@ -97,6 +114,7 @@ struct dsv4_cache {
     int32_t ratio = 0, channels = 0;              // channels: of one state row's kv, c*d
     int32_t state_rows = 0, entries_per_block = 0, row_bytes = 0, key_bytes = 0;
     bool rows_are_float = false, keys_are_float = false;
+    dsv4::cpu::Reservation reserved;
     dsv4::cpu::Pages window, state, index_state, entries, keys;
 
     uint8_t *window_row(int32_t slot, int32_t position) const {

@@ -352,9 +352,12 @@ typedef struct dsv4_device_options {
     uint32_t reserved;
     uint64_t expert_budget;  /* bytes of memory for experts on disk; 0 = no limit of ours */
     dsv4_str variant;        /* an instruction set to force, for tests; "" = the best this machine has */
-    dsv4_str repack_folder;  /* where repacked weights may be kept between runs; "" = nowhere */
+    dsv4_str repack_folder;  /* where repacked weights may be kept between runs; "" = nowhere. A backend that repacks
+                                nothing leaves it empty and says so in the log */
 } dsv4_device_options;
-enum { DSV4_DEVICE_PIN_THREADS = 1 };
+enum { /* one processor per thread, the thread that calls batch_set included */
+    DSV4_DEVICE_PIN_THREADS = 1
+};
 
 typedef struct dsv4_device_info {
     uint32_t struct_size;
