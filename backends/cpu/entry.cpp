@@ -64,8 +64,16 @@ dsv4_status device_open(const dsv4_device_options *given, dsv4_device **out, dsv
         device->tables = std::make_unique<Tables>();
         fill_tables(*device->tables);
         std::vector<int> processors; // node by node, so that neighbouring parts share one
-        if (o.flags & DSV4_DEVICE_PIN_THREADS)
-            for (const std::vector<int> &node : memory_nodes()) processors.insert(processors.end(), node.begin(), node.end());
+        if (o.flags & DSV4_DEVICE_PIN_THREADS) {
+            const Nodes nodes = memory_nodes();
+            std::vector<int> ids;
+            for (const Node &node : nodes) {
+                processors.insert(processors.end(), node.processors.begin(), node.processors.end());
+                ids.insert(ids.end(), node.processors.size(), node.id);
+            }
+            for (int i = 0; i < (o.threads ? o.threads : usable_processors()) && nodes.size() > 1; ++i)
+                device->node_of_part.push_back(ids[size_t(i) % ids.size()]);
+        }
         device->pool = std::make_unique<Pool>(o.threads ? o.threads : usable_processors(), std::move(processors),
                                               kernel_scratch_bytes);
         if (variant.by_name_only) { // oneDNN sums in an order of its own, which depends on the number of rows

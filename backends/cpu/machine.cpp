@@ -105,9 +105,9 @@ Nodes memory_nodes(const std::string &folder) {
         for (const int cpu : parse_cpu_list(list))
             if (std::binary_search(allowed.begin(), allowed.end(), cpu)) here.push_back(cpu);
         placed += here.size();
-        if (!here.empty()) nodes.push_back(std::move(here));
+        if (!here.empty()) nodes.push_back({node, std::move(here)});
     }
-    if (nodes.empty() || placed != allowed.size()) return {allowed}; // what does not add up is not trusted
+    if (nodes.empty() || placed != allowed.size()) return {{-1, allowed}}; // what does not add up is not trusted
     return nodes;
 }
 

@@ -13,9 +13,13 @@ uint64_t available_memory();
 /// Bytes of this process's own pages that are in memory, files not counted. 0: not known.
 uint64_t resident_memory();
 
-/// The processors that this process may use, by the memory node they are nearest to, in ascending order; nodes without
-/// one are left out. One node where the system tells of none.
-using Nodes = std::vector<std::vector<int>>;
+/// A memory node and the processors nearest to it that this process may use, in ascending order.
+struct Node {
+    int id;
+    std::vector<int> processors;
+};
+/// Those with a processor of ours. One, number -1, where the system tells of none.
+using Nodes = std::vector<Node>;
 Nodes memory_nodes(const std::string &folder = "/sys/devices/system/node");
 
 /// "0-3,8" as numbers; what cannot be read ends the list.

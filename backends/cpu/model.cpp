@@ -249,6 +249,7 @@ dsv4_status block_create(dsv4_device *device, const dsv4_shape *shape, const dsv
         for (uint32_t i = 0; i < d.tensor_count; ++i) take_tensor(*b, tensor_at(d, i));
         if (d.expert_tier == DSV4_TIER_DISK) store_experts(*device, *b, d);
         register_hash_block(*device, *b);
+        place_weights(*device, *b);
         *out = b.release();
     });
 }

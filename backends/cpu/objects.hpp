@@ -60,6 +60,8 @@ struct dsv4_device {
     std::unique_ptr<dsv4::cpu::Pool> pool;
     int32_t numerics = DSV4_NUMERICS_NATIVE;
     uint32_t capabilities = 0;
+    std::vector<int> node_of_part;     // memory nodes of pinned threads; empty where there is one node, or no pinning
+    uint64_t placed = 0;               // bytes that place_weights() has brought to their nodes
     std::vector<std::shared_ptr<void>> libraries; // by thread; empty unless the variant brings some
 
     std::shared_ptr<uint64_t> reserved = std::make_shared<uint64_t>(0); // bytes of caches
@@ -205,6 +207,10 @@ dsv4_status attention_select(dsv4_queue *, const dsv4_batch *, const dsv4_block 
 void register_hash_block(dsv4_device &device, dsv4_block &block);
 void forget_hash_block(dsv4_device &device, const dsv4_block &block);
 void expect_hash_experts(dsv4_device &device, const dsv4_batch &batch);
+
+/// Several memory nodes and pinned threads: brings every matrix's rows to the node of the part that reads them, as far
+/// as memory goes (placement.cpp). Otherwise nothing.
+void place_weights(dsv4_device &device, const dsv4_block &block);
 
 /// A line for the host's log; 0 error, 1 warning, 2 info.
 void log_line(int32_t level, const std::string &line);

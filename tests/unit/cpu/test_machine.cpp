@@ -1,13 +1,13 @@
 // What is read of the machine, from folders that look like its own.
-#include <algorithm>
-#include <cstdio>
-#include <cstdlib>
-#include <fstream>
+#include <cstring>
+#include <fcntl.h>
 #include <filesystem>
+#include <fstream>
 #include <sys/mman.h>
 #include <unistd.h>
 #include "backends/cpu/machine.hpp"
 #include "backends/cpu/objects.hpp"
+#include "backends/cpu/placement.hpp"
 #include "tests/catch.hpp"
 
 using namespace dsv4::cpu;
@@ -24,11 +24,12 @@ TEST_CASE("lists of processors", "[machine]") {
 
 TEST_CASE("memory nodes cover the processors of this process", "[machine]") {
     size_t here = 0;
-    for (const auto &node : memory_nodes()) here += node.size();
+    for (const Node &node : memory_nodes()) here += node.processors.size();
     REQUIRE(here > 0);
     const std::vector<int> all = [] {
         std::vector<int> cpus;
-        for (const auto &node : memory_nodes("/nowhere")) cpus.insert(cpus.end(), node.begin(), node.end());
+        for (const Node &node : memory_nodes("/nowhere"))
+            cpus.insert(cpus.end(), node.processors.begin(), node.processors.end());
         return cpus;
     }();
     CHECK(memory_nodes("/nowhere").size() == 1); // a system that tells of none has one
@@ -47,11 +48,39 @@ TEST_CASE("memory nodes cover the processors of this process", "[machine]") {
     write("node3/cpulist", rest);
     const Nodes two = memory_nodes(folder.string());
     REQUIRE(two.size() == (all.size() > 1 ? 2u : 1u));
-    CHECK(two[0] == std::vector<int>{all[0]});
-    if (all.size() > 1) CHECK(two[1] == std::vector<int>(all.begin() + 1, all.end()));
+    CHECK((two[0].id == 0 && two[0].processors == std::vector<int>{all[0]}));
+    if (all.size() > 1) CHECK((two[1].id == 3 && two[1].processors == std::vector<int>(all.begin() + 1, all.end())));
     write("node3/cpulist", "60000"); // some of ours are nowhere: not trusted
-    if (all.size() > 1) CHECK(memory_nodes(folder.string()) == Nodes{all});
+    if (all.size() > 1) CHECK(memory_nodes(folder.string()).size() == 1);
     std::filesystem::remove_all(folder);
+}
+
+TEST_CASE("rows are brought to their node: each part's pages, together all of them", "[placement]") {
+    constexpr size_t bytes = 1 << 20;
+    const std::string path = std::string(DSV4_BINARY_DIR) + "/placement_test." + std::to_string(getpid());
+    std::ofstream(path, std::ios::binary) << std::string(bytes, 'x');
+    const int fd = open(path.c_str(), O_RDONLY);
+    REQUIRE(fd >= 0);
+    auto *data = static_cast<uint8_t *>(mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd, 0));
+    REQUIRE(data != MAP_FAILED);
+    std::vector<PageRange> ranges;
+    Matrix w = {};
+    w.data = data + 100; // aligned to nothing
+    w.rows = 500;
+    w.row_bytes = 2000;
+    for (int part = 0; part < 3; ++part) ranges.push_back(pages_of(w, 0, w.rows, 16, part, 3));
+    CHECK(ranges[0].begin == data);
+    for (int part = 1; part < 3; ++part) CHECK(ranges[size_t(part)].begin == ranges[size_t(part) - 1].end);
+    CHECK(ranges[2].end >= w.data + w.rows * w.row_bytes);
+    CHECK(ranges[2].end <= data + bytes);
+    for (const PageRange &r : ranges) {
+        CHECK(uintptr_t(r.begin) % 4096 == 0);
+        bring(r, 0); // node 0 is everywhere
+        CHECK(!std::memcmp(r.begin, std::string(size_t(r.end - r.begin), 'x').data(), size_t(r.end - r.begin)));
+    }
+    munmap(data, bytes);
+    close(fd);
+    unlink(path.c_str());
 }
 
 TEST_CASE("memory that is not there is not promised", "[machine]") {
