@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <iostream>
 #include <thread>
+#include <sys/resource.h>
 #include <nlohmann/json.hpp>
 #include <CLI/CLI.hpp>
 #include "support.hpp"
@@ -123,6 +124,8 @@ void run(const Arguments &a) {
                           {"weight_bytes_per_token", info.decode_bytes},
                           {"weight_bytes_per_second", d / a.batch * double(info.decode_bytes)},
                           {"weight_bytes", info.weight_bytes}, {"cache_bytes", info.cache_bytes}};
+    struct rusage usage {};
+    if (getrusage(RUSAGE_SELF, &usage) == 0) out["peak_resident_bytes"] = uint64_t(usage.ru_maxrss) * 1024;
     const dsv4_model_info now = info_of(model.get());
     const uint64_t hits = now.expert_hits - warm.expert_hits, ahead = now.expert_ahead - warm.expert_ahead;
     const uint64_t uses = hits + ahead + now.expert_misses - warm.expert_misses;
