@@ -102,7 +102,11 @@ class ThreadReader : public DiskReader {
 
 DiskFile::DiskFile(std::string name) : path(std::move(name)) {
     plain = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (plain < 0) throw Error(DSV4_E_DEVICE, "cpu: opening a file of experts: " + std::string(std::strerror(errno)) + ": " + path, errno);
+    if (plain < 0) {
+        const int code = errno;
+        throw Error(DSV4_E_DEVICE,
+                    std::string("cpu: opening a file of experts: ") + std::strerror(code) + ": " + path, code);
+    }
 #ifdef O_DIRECT
     direct = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT);
 #endif
@@ -117,7 +121,8 @@ void DiskReader::read(const DiskFile &file, uint64_t offset, uint64_t bytes, uin
     const uint64_t begin = DiskFile::down(offset), end = offset + bytes;
     for (uint64_t at = begin; at < end; at += piece_bytes) {
         const uint64_t last = at + piece_bytes < end ? at + piece_bytes : end;
-        queue_.push_back({&file, &request, at, last, to + (at - begin), file.direct >= 0 ? file.direct : file.plain, 0});
+        const int fd = file.direct >= 0 ? file.direct : file.plain;
+        queue_.push_back({&file, &request, at, last, to + (at - begin), fd, 0});
         ++request.pending;
     }
 }
@@ -140,7 +145,8 @@ void DiskReader::settle(Piece p, int64_t got, std::deque<Piece> &queue) {
     const auto fail = [&](int32_t code, const char *reason) {
         if (p.request->failure.empty()) {
             p.request->native = code;
-            p.request->failure = "cpu: reading an expert at offset " + std::to_string(p.at) + ": " + reason + ": " + p.file->path;
+            p.request->failure =
+                "cpu: reading an expert at offset " + std::to_string(p.at) + ": " + reason + ": " + p.file->path;
         }
         --p.request->pending;
     };

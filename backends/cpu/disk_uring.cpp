@@ -54,7 +54,8 @@ class UringReader : public DiskReader {
         if (wait) {
             const int result = io_uring_submit_and_wait(&ring_, 1);
             if (result < 0 && result != -EINTR && result != -EAGAIN && result != -EBUSY)
-                throw Error(DSV4_E_DEVICE, "cpu: reading experts: io_uring: " + std::string(std::strerror(-result)), -result);
+                throw Error(DSV4_E_DEVICE, std::string("cpu: reading experts: io_uring: ") + std::strerror(-result),
+                            -result);
         }
         while (io_uring_peek_cqe(&ring_, &done) == 0) {
             const auto slot = uint32_t(io_uring_cqe_get_data64(done));

@@ -51,8 +51,8 @@ dsv4_status device_open(const dsv4_device_options *given, dsv4_device **out, dsv
         if (o.numerics < DSV4_NUMERICS_DEFAULT || o.numerics > DSV4_NUMERICS_NATIVE)
             throw Error(DSV4_E_UNSUPPORTED, "cpu: numerics " + std::to_string(o.numerics) + " is not known");
         if (o.repack_folder.size)
-            log_line(1, "cpu: repack_folder is not used: this backend computes on the checkpoint's own bytes, nothing is "
-                        "repacked and nothing was written there");
+            log_line(1, "cpu: repack_folder is not used: this backend computes on the checkpoint's own bytes; nothing "
+                        "is repacked and nothing was written there");
         const Variants all = variants();
         auto device = std::make_unique<dsv4_device>();
         const Variant &variant = choose(all, std::string(o.variant.data ? o.variant.data : "", o.variant.size));
@@ -90,7 +90,8 @@ void device_close(dsv4_device *device) {
     if (const uint64_t all = c.held + c.ahead + c.demanded) {
         char line[200];
         std::snprintf(line, sizeof line,
-                      "cpu: experts on disk: %llu used, %.1f %% from memory, %.1f %% read ahead; %.1f GB read, %.1f s waited",
+                      "cpu: experts on disk: %llu used, %.1f %% from memory, %.1f %% read ahead; %.1f GB read, "
+                      "%.1f s waited",
                       static_cast<unsigned long long>(all), part(c.held, all), part(c.ahead, all),
                       double(c.bytes_read) * 1e-9, double(c.waited_ns) * 1e-9);
         log_line(2, line);

@@ -49,7 +49,8 @@ void ExpertStore::open_reader() {
     std::string why_not;
     reader_ = open_disk_reader(method_, why_not);
     if (!reader_) throw Error(DSV4_E_UNSUPPORTED, "cpu: experts on disk: " + why_not);
-    log_(2, std::string("cpu: experts on disk are read by ") + reader_->name() + (why_not.empty() ? "" : ": " + why_not));
+    if (!why_not.empty()) why_not = " (" + why_not + ")";
+    log_(2, std::string("cpu: experts on disk are read by ") + reader_->name() + why_not);
 }
 
 int64_t ExpertStore::add(const FilePiece (&parts)[pieces]) {

@@ -37,8 +37,9 @@ Reservation::Reservation(std::shared_ptr<uint64_t> sum, uint64_t bytes, const ch
     // What is promised and already written is no longer available: it is counted once, as promised.
     const uint64_t written = std::min(*sum, resident_memory());
     if (available && (bytes > available || *sum - written > available - bytes))
-        throw Error(DSV4_E_NO_MEMORY, "cpu: " + std::string(what) + " needs " + std::to_string(bytes) + " bytes, caches before it " +
-                                          std::to_string(*sum) + ", " + std::to_string(available) + " are available");
+        throw Error(DSV4_E_NO_MEMORY, "cpu: " + std::string(what) + " needs " + std::to_string(bytes) +
+                                          " bytes, caches before it " + std::to_string(*sum) + ", " +
+                                          std::to_string(available) + " are available");
     sum_ = std::move(sum);
     *sum_ += bytes_ = bytes;
 }

@@ -7,22 +7,8 @@ using namespace dsv4;
 
 namespace {
 
-/// What the backend would make of the weights beyond the checkpoint's own bytes: copies, repacked ones, small vectors.
-uint64_t bytes_beyond_checkpoint(const Device &device, const ModelWeights &weights) {
-    uint64_t sum = 0;
-    const auto add = [&](const BlockWeights &block) {
-        const dsv4_block_desc desc = block.desc(DSV4_TIER_DEVICE);
-        uint64_t on_device = 0, on_host = 0;
-        call(device.model->block_bytes, device.handle(), &weights.config().shape, &desc, &on_device, &on_host);
-        sum += on_device + on_host;
-    };
-    add(weights.ends);
-    for (const BlockWeights &b : weights.layers) add(b);
-    return sum;
-}
-
 /// Every device of the wanted backends, with the memory that it reports.
-std::vector<PlanDevice> devices_for_plan(const Runtime &runtime, const std::string &backend, const ModelWeights &weights) {
+std::vector<PlanDevice> devices_for_plan(const Runtime &runtime, const std::string &backend) {
     std::vector<PlanDevice> devices;
     if (!backend.empty()) runtime.registry().select(backend);  // a name that is not there is an error
     for (const LoadedBackend &b : runtime.registry().backends()) {
@@ -39,7 +25,6 @@ std::vector<PlanDevice> devices_for_plan(const Runtime &runtime, const std::stri
                 d.memory_total = device.info().memory_total;
                 d.memory_free = device.info().memory_free;
                 d.is_host = device.info().capabilities & DSV4_CAP_MAPPED_WEIGHTS;
-                if (d.is_host) d.beyond_checkpoint_bytes = bytes_beyond_checkpoint(device, weights);
                 devices.push_back(std::move(d));
             } catch (const Error &e) {  // one broken device is no reason to plan without the others
                 runtime.log().line(DSV4_LOG_WARNING, "plan: " + b.name + ", device " + std::to_string(i) + ": " + e.what());
@@ -85,9 +70,8 @@ dsv4_status dsv4_model_plan(const dsv4_runtime *runtime, dsv4_str path, const ds
         plan.context = o.context_tokens;
         plan.sessions = o.sessions ? o.sessions : 1;
         plan.host = host_memory();
-        const ModelWeights weights = map_weights(Checkpoint::open(text(path, "path")));
-        plan.devices = devices_for_plan(*runtime->runtime, text(o.backend, "backend"), weights);
-        *out = new dsv4_blob{plan_json(make_plan(weights, plan))};
+        plan.devices = devices_for_plan(*runtime->runtime, text(o.backend, "backend"));
+        *out = new dsv4_blob{plan_json(make_plan(map_weights(Checkpoint::open(text(path, "path"))), plan))};
         return DSV4_OK;
     });
 }

@@ -20,7 +20,6 @@ struct PlanDevice {
     uint64_t weights_bytes = 0; // of everything but the routed experts
     uint64_t experts_bytes = 0; // of the routed experts
     uint64_t cache_bytes = 0;   // of all sessions
-    uint64_t beyond_checkpoint_bytes = 0; // host: memory that weights take besides their mapped bytes (repacked or copied)
 };
 
 struct PlanOptions {

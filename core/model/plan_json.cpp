@@ -39,7 +39,6 @@ Json placement_json(const Placement &p) {
              {"missing_bytes", p.missing},
              {"least_bytes", p.least},
              {"context_that_fits", p.context_that_fits}};
-    if (p.device.is_host) out["beyond_checkpoint_bytes"] = p.device.beyond_checkpoint_bytes;
     if (!p.device.is_host) {
         out["experts_total"] = p.experts_total;
         out["experts_on_device"] = p.experts_on_device;

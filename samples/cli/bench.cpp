@@ -146,7 +146,8 @@ void run(const Arguments &a) {
         std::printf("decode  %6u tokens  %10.1f tok/s   %.2f GB of weights per token at batch 1, %.2f GB/s\n", a.decode, d,
                     double(info.decode_bytes) * 1e-9, d / a.batch * double(info.decode_bytes) * 1e-9);
     if (uses)
-        std::printf("experts on disk: %.1f %% of %llu uses from memory, %.1f %% read ahead, %.2f GB/s, waited %.0f %% of the time\n",
+        std::printf("experts on disk: %.1f %% of %llu uses from memory, %.1f %% read ahead, %.2f GB/s, "
+                    "waited %.0f %% of the time\n",
                     100.0 * double(hits) / double(uses), static_cast<unsigned long long>(uses),
                     100.0 * double(ahead) / double(uses), disk * 1e-9, 100 * waited);
 }

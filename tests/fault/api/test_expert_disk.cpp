@@ -2,6 +2,7 @@
 // forbids io_uring.
 #include <algorithm>
 #include <fstream>
+#include <functional>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <stddef.h>
@@ -23,7 +24,7 @@ struct ExpertsLast {
         TestModel model = make_model(tiny_config());
         model.fill(7);
         const auto is_expert = [](const FileTensor &t) { return t.name.find(".experts.") != std::string::npos; };
-        std::stable_partition(model.tensors.begin(), model.tensors.end(), [&](const FileTensor &t) { return !is_expert(t); });
+        std::stable_partition(model.tensors.begin(), model.tensors.end(), std::not_fn(is_expert));
         for (const FileTensor &t : model.tensors)
             if (is_expert(t)) expert_bytes += t.bytes();
         save(model, folder.path());

@@ -21,7 +21,8 @@ struct Scrap {
         std::mt19937_64 random(3);
         for (uint8_t &b : data) b = uint8_t(random());
         path = std::string(DSV4_BINARY_DIR) + "/disk_test." + std::to_string(getpid());
-        std::ofstream(path, std::ios::binary).write(reinterpret_cast<const char *>(data.data()), std::streamsize(bytes));
+        std::ofstream out(path, std::ios::binary);
+        out.write(reinterpret_cast<const char *>(data.data()), std::streamsize(bytes));
     }
     ~Scrap() { unlink(path.c_str()); }
     std::string path;

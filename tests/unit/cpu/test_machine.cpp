@@ -92,7 +92,8 @@ TEST_CASE("memory that is not there is not promised", "[machine]") {
         FAIL("twice the memory of this machine was promised");
     } catch (const Error &e) {
         CHECK(e.status == DSV4_E_NO_MEMORY);
-        CHECK(std::string(e.what()).find("a cache of a test needs " + std::to_string(available * 2)) != std::string::npos);
+        const std::string needed = "a cache of a test needs " + std::to_string(available * 2);
+        CHECK(std::string(e.what()).find(needed) != std::string::npos);
         CHECK(std::string(e.what()).find("are available") != std::string::npos);
     }
     CHECK(*sum == 0);
