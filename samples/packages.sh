@@ -8,9 +8,9 @@
 
 DSV4_PACKAGES_build="g++ cmake ninja-build pkg-config libboost-dev nlohmann-json3-dev libcli11-dev libpcre2-dev"
 DSV4_PACKAGES_test="catch2 binutils python3 python3-jsonschema"
-# Taken where the system has them; the build does without: a compiler cache, and oneDNN for the CPU backend's variant of
-# that name.
-DSV4_OPTIONAL_build="ccache"
+# Taken where the system has them; the build does without: a compiler cache, io_uring for experts on disk, and oneDNN for
+# the CPU backend's variant of that name.
+DSV4_OPTIONAL_build="ccache liburing-dev"
 DSV4_OPTIONAL_test="libdnnl-dev"
 
 # Programs count as there whatever package brought them.

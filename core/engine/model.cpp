@@ -126,6 +126,12 @@ dsv4_model_info Model::info() const {
     const dsv4_device_info &d = device_->info();
     i.device = {d.name, std::strlen(d.name)};
     i.variant = {d.variant, std::strlen(d.variant)};
+    const dsv4_device_info now = device_->query();
+    i.expert_hits = now.expert_hits;
+    i.expert_ahead = now.expert_ahead;
+    i.expert_misses = now.expert_misses;
+    i.expert_bytes_read = now.expert_bytes_read;
+    i.expert_wait_ns = now.expert_wait_ns;
     return i;
 }
 

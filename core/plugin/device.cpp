@@ -43,6 +43,13 @@ Device::~Device() {
     backend_.device_close(device_);
 }
 
+dsv4_device_info Device::query() const {
+    dsv4_device_info now;
+    DSV4_INIT(now);
+    call(backend_.device_query, device_, &now);
+    return now;
+}
+
 void Device::take_tables() {
     memory = table<dsv4_memory_ops>(backend_, device_, DSV4_FAMILY_MEMORY, true);
     model = table<dsv4_model_ops>(backend_, device_, DSV4_FAMILY_MODEL, true);

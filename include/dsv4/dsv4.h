@@ -147,6 +147,12 @@ typedef struct dsv4_model_info {
     uint64_t decode_bytes;         /* weight bytes that one decoded token reads */
     uint64_t cache_bytes;          /* reserved for sessions */
     dsv4_str backend, device, variant; /* live as long as the model */
+    /* Experts on disk (expert_budget), up to now. A use is one expert in one step; the three kinds sum to all. */
+    uint64_t expert_hits;          /* uses that found it in memory since an earlier step */
+    uint64_t expert_ahead;         /* uses of one whose reading had begun before its layer did */
+    uint64_t expert_misses;        /* uses that had to start reading */
+    uint64_t expert_bytes_read;
+    uint64_t expert_wait_ns;       /* that computing stood still for the disk */
 } dsv4_model_info;
 DSV4_API dsv4_status dsv4_model_get_info(const dsv4_model *model, dsv4_model_info *info, dsv4_error *err);
 

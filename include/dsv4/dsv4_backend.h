@@ -352,9 +352,12 @@ typedef struct dsv4_device_options {
     uint32_t reserved;
     uint64_t expert_budget;  /* bytes of memory for experts on disk; 0 = no limit of ours */
     dsv4_str variant;        /* an instruction set to force, for tests; "" = the best this machine has */
-    dsv4_str repack_folder;  /* where repacked weights may be kept between runs; "" = nowhere */
+    dsv4_str repack_folder;  /* where repacked weights may be kept between runs; "" = nowhere. A backend that repacks
+                                nothing leaves it empty and says so in the log */
 } dsv4_device_options;
-enum { DSV4_DEVICE_PIN_THREADS = 1 };
+enum { /* one processor per thread, the thread that calls batch_set included */
+    DSV4_DEVICE_PIN_THREADS = 1
+};
 
 typedef struct dsv4_device_info {
     uint32_t struct_size;
@@ -364,6 +367,12 @@ typedef struct dsv4_device_info {
     uint64_t memory_total, memory_free; /* bytes; for the CPU, of the machine */
     char name[64];           /* NUL-terminated */
     char variant[32];        /* "avx512", "sm_90a" */
+    /* Experts on disk, since the device was opened. A use is one expert in one step; the three kinds sum to all. */
+    uint64_t expert_hits;       /* uses that found it in memory since an earlier step */
+    uint64_t expert_ahead;      /* uses of one whose reading had begun before its layer did */
+    uint64_t expert_misses;     /* uses that had to start reading */
+    uint64_t expert_bytes_read;
+    uint64_t expert_wait_ns;    /* that operators stood still for the disk */
 } dsv4_device_info;
 
 typedef struct dsv4_host { /* what the core lends; valid until shutdown() returns */
@@ -379,6 +388,7 @@ typedef struct dsv4_backend { /* static storage in the plugin */
     dsv4_status (*probe)(uint32_t *devices, uint32_t *score, dsv4_error *err); /* score 0: cannot run here, *err why */
     dsv4_status (*device_open)(const dsv4_device_options *options, dsv4_device **out, dsv4_error *err);
     void (*device_close)(dsv4_device *device);
+    /* [any thread], while other calls on the device run */
     dsv4_status (*device_query)(dsv4_device *device, dsv4_device_info *info, dsv4_error *err);
     const void *(*ops)(dsv4_device *device, uint32_t family); /* NULL: not offered */
     void (*shutdown)(void);        /* no objects left; join threads here, not in destructors */

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <iostream>
 #include <thread>
+#include <sys/resource.h>
 #include <nlohmann/json.hpp>
 #include <CLI/CLI.hpp>
 #include "support.hpp"
@@ -94,7 +95,10 @@ void run(const BenchArguments &a) {
         }
     }
     std::vector<double> prefill, decode;
+    dsv4_model_info warm = info;
+    double seconds = 0;
     for (uint32_t r = 0; r <= a.repeat; ++r) {  // the first run warms up and does not count
+        const auto begin = std::chrono::steady_clock::now();
         std::vector<std::thread> threads;
         for (Answer &answer : answers) threads.emplace_back([&] { generate(answer, a.decode + 1); });
         for (auto &t : threads) t.join();
@@ -103,7 +107,11 @@ void run(const BenchArguments &a) {
             if (!answer.failure.empty()) throw Failure(answer.failure);
             slowest = std::max(slowest, answer.prefill);
         }
-        if (r == 0) continue;
+        if (r == 0) {
+            warm = info_of(model.get());
+            continue;
+        }
+        seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
         prefill.push_back(double(a.prompt) * a.batch / slowest);
         if (a.decode) decode.push_back(a.batch == 1 ? a.decode / answers[0].decode : full_batch_rate(answers));
     }
@@ -116,6 +124,17 @@ void run(const BenchArguments &a) {
                           {"weight_bytes_per_token", info.decode_bytes},
                           {"weight_bytes_per_second", d / a.batch * double(info.decode_bytes)},
                           {"weight_bytes", info.weight_bytes}, {"cache_bytes", info.cache_bytes}};
+    struct rusage usage {};
+    if (getrusage(RUSAGE_SELF, &usage) == 0) out["peak_resident_bytes"] = uint64_t(usage.ru_maxrss) * 1024;
+    const dsv4_model_info now = info_of(model.get());
+    const uint64_t hits = now.expert_hits - warm.expert_hits, ahead = now.expert_ahead - warm.expert_ahead;
+    const uint64_t uses = hits + ahead + now.expert_misses - warm.expert_misses;
+    const double disk = seconds > 0 ? double(now.expert_bytes_read - warm.expert_bytes_read) / seconds : 0;
+    const double waited = seconds > 0 ? double(now.expert_wait_ns - warm.expert_wait_ns) * 1e-9 / seconds : 0;
+    if (uses)
+        out["experts_on_disk"] = {{"uses", uses}, {"hit_rate", double(hits) / double(uses)},
+                                  {"ahead_rate", double(ahead) / double(uses)}, {"bytes_per_second", disk},
+                                  {"waited_fraction", waited}};
     if (a.json) {
         std::cout << out.dump() << "\n";
         return;
@@ -126,6 +145,11 @@ void run(const BenchArguments &a) {
     if (a.decode)
         std::printf("decode  %6u tokens  %10.1f tok/s   %.2f GB of weights per token at batch 1, %.2f GB/s\n", a.decode, d,
                     double(info.decode_bytes) * 1e-9, d / a.batch * double(info.decode_bytes) * 1e-9);
+    if (uses)
+        std::printf("experts on disk: %.1f %% of %llu uses from memory, %.1f %% read ahead, %.2f GB/s, "
+                    "waited %.0f %% of the time\n",
+                    100.0 * double(hits) / double(uses), static_cast<unsigned long long>(uses),
+                    100.0 * double(ahead) / double(uses), disk * 1e-9, 100 * waited);
 }
 
 }  // namespace

@@ -169,7 +169,12 @@ AT(dsv4_device_info, memory_total, 16);
 AT(dsv4_device_info, memory_free, 24);
 AT(dsv4_device_info, name, 32);
 AT(dsv4_device_info, variant, 96);
-SIZE(dsv4_device_info, 128);
+AT(dsv4_device_info, expert_hits, 128);
+AT(dsv4_device_info, expert_ahead, 136);
+AT(dsv4_device_info, expert_misses, 144);
+AT(dsv4_device_info, expert_bytes_read, 152);
+AT(dsv4_device_info, expert_wait_ns, 160);
+SIZE(dsv4_device_info, 168);
 
 AT(dsv4_host, struct_size, 0);
 AT(dsv4_host, abi, 4);

@@ -56,7 +56,7 @@ inline RuntimePtr open_runtime(const std::string &plugins) {
 struct ModelSpec {
     int32_t numerics = DSV4_NUMERICS_EXACT;
     uint32_t flags = 0, max_sessions = 0, max_batch_tokens = 0;
-    uint64_t cache_tokens = 0;
+    uint64_t cache_tokens = 0, expert_budget = 0;
     std::string backend = "reference";
 };
 
@@ -69,6 +69,7 @@ inline ModelPtr load(dsv4_runtime *runtime, const std::string &path, const Model
     o.max_sessions = spec.max_sessions;
     o.max_batch_tokens = spec.max_batch_tokens;
     o.cache_tokens = spec.cache_tokens;
+    o.expert_budget = spec.expert_budget;
     return own<dsv4_model>([&](auto **out, auto *err) { return dsv4_model_load(runtime, str(path), &o, out, err); });
 }
 

@@ -2,7 +2,7 @@
 // bandwidth measured in the same run. Prints one JSON object.
 //
 //   cpu_bench SPEC|DIR [--backend cpu] [--variant V] [--threads N] [--prompt N] [--decode N] [--batch N] [--context N]
-//             [--chunk N] [--repeat N] [--operators] [--cpu-time]
+//             [--chunk N] [--repeat N] [--operators] [--cpu-time] [--plugins DIR]
 // --cpu-time counts the processor time of the calling thread instead of the clock's: with --threads 1, a figure that
 // survives a busy machine, except for what the others take of the memory's bandwidth.
 // --context N starts decoding at position N with whatever the empty caches hold: the time does not depend on it.
@@ -105,6 +105,7 @@ int main(int argc, char **argv) try {
         else if (a == "--repeat") repeat = std::stoi(value());
         else if (a == "--operators") operators = true;
         else if (a == "--cpu-time") cpu_time() = true;
+        else if (a == "--plugins") plugin_folder() = value();
         else spec = a;
     }
     const bool directory = std::filesystem::is_directory(spec);
