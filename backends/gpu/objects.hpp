@@ -128,6 +128,7 @@ struct dsv4_queue {
     const dsv4_device &device;
     dsv4::gpu::Stream stream = nullptr;
     dsv4_batch *recording = nullptr; // the batch of the graph that is being recorded
+    dsv4_graph_limits limits{};      // of that graph
     std::vector<dsv4::gpu::Event> stamps;
 
     /// At least `count` elements, aligned to 256; what the slot held before is lost. The address is good until the slot

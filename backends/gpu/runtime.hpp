@@ -43,9 +43,10 @@ Stream stream_create();
 void stream_release(Stream stream) noexcept; // waits
 void stream_wait(Stream stream);
 
-/// In order of the stream. Host memory that is not pinned has been read when the call returns, pinned memory must stay
-/// as it is until the copy has run.
+/// In order of the stream. copy_to_device has read the host's memory when it returns; copy_pinned takes memory of
+/// pinned_malloc, which must stay as it is until the copy has run.
 void copy_to_device(void *device, const void *host, size_t bytes, Stream stream);
+void copy_pinned(void *device, const void *host, size_t bytes, Stream stream);
 void copy_to_host(void *host, const void *device, size_t bytes, Stream stream); // waits
 void copy_on_device(void *to, const void *from, size_t bytes, Stream stream);
 void fill_bytes(void *device, int value, size_t bytes, Stream stream);

@@ -187,20 +187,22 @@ void stream_wait(Stream stream) { emulated::drain(stream); }
 
 void copy_to_device(void *device, const void *host, size_t bytes, Stream stream) {
     if (!bytes) return;
-    const Locked locked(memory().lock);
-    auto &pinned = memory().pinned;
-    auto after = pinned.upper_bound(const_cast<void *>(host));
-    const bool is_pinned = after != pinned.begin() && [&] {
-        const auto &[start, size] = *std::prev(after);
-        return static_cast<const uint8_t *>(host) < static_cast<uint8_t *>(start) + size;
-    }();
-    if (is_pinned) return emulated::put(stream, [=] { std::memcpy(device, host, bytes); });
     if (stream->recording)
         throw Failure(DSV4_E_INTERNAL, "emulated: a copy from memory that is not pinned while a stream is recorded", 900);
     const auto *p = static_cast<const uint8_t *>(host);
     emulated::put(stream, [device, kept = std::vector<uint8_t>(p, p + bytes)] {
         std::memcpy(device, kept.data(), kept.size());
     });
+}
+void copy_pinned(void *device, const void *host, size_t bytes, Stream stream) {
+    if (!bytes) return;
+    const Locked locked(memory().lock);
+    const auto after = memory().pinned.upper_bound(const_cast<void *>(host));
+    const auto *p = static_cast<const uint8_t *>(host);
+    if (after == memory().pinned.begin() ||
+        p + bytes > static_cast<uint8_t *>(std::prev(after)->first) + std::prev(after)->second)
+        throw Failure(DSV4_E_INTERNAL, "emulated: copy_pinned from memory that is not pinned", 1);
+    emulated::put(stream, [=] { std::memcpy(device, host, bytes); });
 }
 void copy_to_host(void *host, const void *device, size_t bytes, Stream stream) {
     emulated::drain(stream);

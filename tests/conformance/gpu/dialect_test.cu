@@ -310,7 +310,7 @@ TEST_CASE("emulation: work happens when it is waited for, from memory as it was 
     int32_t plain = 1, seen[2] = {};
     *pinned = 1;
     copy_to_device(device, &plain, 4, stream);
-    copy_to_device(device + 1, pinned, 4, stream);
+    copy_pinned(device + 1, pinned, 4, stream);
     plain = *pinned = 2;
     copy_to_host(seen, device, 8, stream);
     CHECK(seen[0] == 1);
