@@ -102,22 +102,28 @@ dsv4_status device_query(dsv4_device *device, dsv4_device_info *info, dsv4_error
 
 const void *ops(dsv4_device *, uint32_t family) {
     switch (family) {
-    case DSV4_FAMILY_MEMORY: return &memory_ops;
-    case DSV4_FAMILY_MODEL: return &model_ops;
-    case DSV4_FAMILY_ENDS: return &ends_ops;
-    case DSV4_FAMILY_HC: return &hc_ops;
-    case DSV4_FAMILY_ATTENTION: return &attention_ops;
-    case DSV4_FAMILY_MOE: return &moe_ops;
-    case DSV4_FAMILY_MTP: return &mtp_ops;
-    case DSV4_FAMILY_GRAPH: return &graph_ops;
-    case DSV4_FAMILY_TIMER: return &timer_ops;
+    case DSV4_FAMILY_MEMORY: return &memory_ops();
+    case DSV4_FAMILY_MODEL: return &model_ops();
+    case DSV4_FAMILY_ENDS: return &ends_ops();
+    case DSV4_FAMILY_HC: return &hc_ops();
+    case DSV4_FAMILY_ATTENTION: return &attention_ops();
+    case DSV4_FAMILY_MOE: return &moe_ops();
+    case DSV4_FAMILY_MTP: return &mtp_ops();
+    case DSV4_FAMILY_GRAPH: return &graph_ops();
+    case DSV4_FAMILY_TIMER: return &timer_ops();
     }
     return nullptr;
 }
 
-const dsv4_attention_ops attention_ops = {sizeof(dsv4_attention_ops), 0, attention_project, attention_compress,
-                                          attention_select, attention_attend, attention_output};
-const dsv4_moe_ops moe_ops = {sizeof(dsv4_moe_ops), 0, moe_route, moe_experts};
+const dsv4_attention_ops &attention_ops() {
+    static const dsv4_attention_ops table = {sizeof(dsv4_attention_ops), 0, attention_project, attention_compress,
+                                        attention_select, attention_attend, attention_output};
+    return table;
+}
+const dsv4_moe_ops &moe_ops() {
+    static const dsv4_moe_ops table = {sizeof(dsv4_moe_ops), 0, moe_route, moe_experts};
+    return table;
+}
 
 namespace {
 

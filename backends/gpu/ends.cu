@@ -53,6 +53,9 @@ dsv4_status head(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_block *e
 
 } // namespace
 
-const dsv4_ends_ops ends_ops = {sizeof(dsv4_ends_ops), 0, embed, head};
+const dsv4_ends_ops &ends_ops() {
+    static const dsv4_ends_ops table = {sizeof(dsv4_ends_ops), 0, embed, head};
+    return table;
+}
 
 } // namespace dsv4::gpu

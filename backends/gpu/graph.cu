@@ -103,7 +103,13 @@ dsv4_status elapsed(dsv4_queue *queue, uint32_t from, uint32_t to, double *secon
 
 } // namespace
 
-const dsv4_graph_ops graph_ops = {sizeof(dsv4_graph_ops), 0, begin, end, launch_graph, release};
-const dsv4_timer_ops timer_ops = {sizeof(dsv4_timer_ops), 0, stamp, elapsed};
+const dsv4_graph_ops &graph_ops() {
+    static const dsv4_graph_ops table = {sizeof(dsv4_graph_ops), 0, begin, end, launch_graph, release};
+    return table;
+}
+const dsv4_timer_ops &timer_ops() {
+    static const dsv4_timer_ops table = {sizeof(dsv4_timer_ops), 0, stamp, elapsed};
+    return table;
+}
 
 } // namespace dsv4::gpu

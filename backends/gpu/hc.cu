@@ -25,13 +25,14 @@ __global__ void mixing_pieces(Collapse w, Rows rows, float *partial) {
     for (int i = 0; i < 8; ++i) x[i] = k + i < K ? X[k + i] : 0.0f;
 #pragma unroll
     for (int m = 0; m < mixes_at_once; ++m) {
-        if (first + m >= mixes) break;
-        float weight[8], sum = 0;
-        eight_elements(w.fn, first + m, k < K ? k : 0, weight);
+        if (first + m < mixes) {
+            float weight[8], sum = 0;
+            eight_elements(w.fn, first + m, k < K ? k : 0, weight);
 #pragma unroll
-        for (int i = 0; i < 8; ++i) sum = fmaf(weight[i], x[i], sum);
-        sum = subgroup_sum(sum);
-        if (lane == 0) out[first + m] = sum;
+            for (int i = 0; i < 8; ++i) sum = fmaf(weight[i], x[i], sum);
+            sum = subgroup_sum(sum);
+            if (lane == 0) out[first + m] = sum;
+        }
     }
     if (blockIdx.y) return;
     float squares = 0;
@@ -138,12 +139,13 @@ __global__ void expand(float *streams, const float *y, const float *mix, int M, 
     for (int j = 0; j < most; ++j) x[j] = j < M ? X[j * D] : 0.0f;
 #pragma unroll
     for (int k = 0; k < most; ++k) {
-        if (k >= M) break;
-        float sum = post[k] * v;
+        if (k < M) {
+            float sum = post[k] * v;
 #pragma unroll
-        for (int j = 0; j < most; ++j)
-            if (j < M) sum = fmaf(comb[j * M + k], x[j], sum);
-        X[k * D] = official ? round_bf16(sum) : sum;
+            for (int j = 0; j < most; ++j)
+                if (j < M) sum = fmaf(comb[j * M + k], x[j], sum);
+            X[k * D] = official ? round_bf16(sum) : sum;
+        }
     }
 }
 
@@ -186,6 +188,9 @@ void collapse_streams(dsv4_queue &queue, const Rows &rows, const Collapse &work)
     launch(finish_mixing, dim3(unsigned(rows.grid)), dim3(finish_threads), 0, queue.stream, work, rows, partial, pieces);
 }
 
-const dsv4_hc_ops hc_ops = {sizeof(dsv4_hc_ops), 0, pre, post};
+const dsv4_hc_ops &hc_ops() {
+    static const dsv4_hc_ops table = {sizeof(dsv4_hc_ops), 0, pre, post};
+    return table;
+}
 
 } // namespace dsv4::gpu

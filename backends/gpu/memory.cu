@@ -117,8 +117,11 @@ dsv4_status buffer_copy(dsv4_queue *queue, const dsv4_buffer *from, int32_t from
 
 } // namespace
 
-const dsv4_memory_ops memory_ops = {sizeof(dsv4_memory_ops), 0, queue_create, queue_release, queue_wait, buffer_create,
-                                    buffer_release, buffer_write, buffer_read, buffer_copy};
+const dsv4_memory_ops &memory_ops() {
+    static const dsv4_memory_ops table = {sizeof(dsv4_memory_ops), 0, queue_create, queue_release, queue_wait,
+                                        buffer_create, buffer_release, buffer_write, buffer_read, buffer_copy};
+    return table;
+}
 
 } // namespace dsv4::gpu
 

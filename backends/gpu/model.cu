@@ -350,9 +350,12 @@ dsv4_status block_create(dsv4_device *device, const dsv4_shape *shape, const dsv
 }
 void block_release(dsv4_block *block) { delete block; }
 
-const dsv4_model_ops model_ops = {sizeof(dsv4_model_ops), 0,           block_bytes,   block_create,  block_release,
-                                  cache_bytes,            cache_create, cache_release, cache_read,    batch_create,
-                                  batch_release,          batch_set};
+const dsv4_model_ops &model_ops() {
+    static const dsv4_model_ops table = {sizeof(dsv4_model_ops), 0, block_bytes, block_create, block_release,
+                                        cache_bytes, cache_create, cache_release, cache_read, batch_create,
+                                        batch_release, batch_set};
+    return table;
+}
 
 } // namespace dsv4::gpu
 

@@ -70,6 +70,9 @@ dsv4_status join(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_block *e
 
 } // namespace
 
-const dsv4_mtp_ops mtp_ops = {sizeof(dsv4_mtp_ops), 0, join};
+const dsv4_mtp_ops &mtp_ops() {
+    static const dsv4_mtp_ops table = {sizeof(dsv4_mtp_ops), 0, join};
+    return table;
+}
 
 } // namespace dsv4::gpu

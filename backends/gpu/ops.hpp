@@ -1,14 +1,15 @@
-// The operator tables, and the operators that they are made of: one function each, in the file of its name.
+// The operator tables, and the operators that they are made of: one function each, in the file of its name. Tables are
+// behind functions because hipcc would emit a constant of this kind for the device too.
 #pragma once
 #include "backends/gpu/objects.hpp"
 
 namespace dsv4::gpu {
 
 // memory.cu, model.cu, cache.cu, batch.cu, graph.cu
-extern const dsv4_memory_ops memory_ops;
-extern const dsv4_model_ops model_ops;
-extern const dsv4_graph_ops graph_ops;
-extern const dsv4_timer_ops timer_ops;
+const dsv4_memory_ops &memory_ops();
+const dsv4_model_ops &model_ops();
+const dsv4_graph_ops &graph_ops();
+const dsv4_timer_ops &timer_ops();
 
 dsv4_status block_bytes(dsv4_device *, const dsv4_shape *, const dsv4_block_desc *, uint64_t *device_bytes,
                         uint64_t *host_bytes, dsv4_error *);
@@ -27,12 +28,12 @@ void batch_release(dsv4_batch *);
 dsv4_status batch_set(dsv4_queue *, dsv4_batch *, const dsv4_step *, dsv4_error *);
 
 // ends.cu, hc.cu, mtp.cu
-extern const dsv4_ends_ops ends_ops;
-extern const dsv4_hc_ops hc_ops;
-extern const dsv4_mtp_ops mtp_ops;
+const dsv4_ends_ops &ends_ops();
+const dsv4_hc_ops &hc_ops();
+const dsv4_mtp_ops &mtp_ops();
 
 // project.cu, compress.cu, select.cu, attend.cu, output.cu
-extern const dsv4_attention_ops attention_ops; // device.cu
+const dsv4_attention_ops &attention_ops(); // device.cu
 dsv4_status attention_project(dsv4_queue *, const dsv4_batch *, const dsv4_block *, dsv4_cache *, const dsv4_buffer *x,
                               dsv4_buffer *q, dsv4_buffer *qr, dsv4_error *);
 dsv4_status attention_compress(dsv4_queue *, const dsv4_batch *, const dsv4_block *, dsv4_cache *, const dsv4_buffer *x,
@@ -45,7 +46,7 @@ dsv4_status attention_output(dsv4_queue *, const dsv4_batch *, const dsv4_block 
                              dsv4_error *);
 
 // route.cu, moe.cu
-extern const dsv4_moe_ops moe_ops; // device.cu
+const dsv4_moe_ops &moe_ops(); // device.cu
 dsv4_status moe_route(dsv4_queue *, const dsv4_batch *, const dsv4_block *, const dsv4_buffer *x, dsv4_buffer *route,
                       dsv4_error *);
 dsv4_status moe_experts(dsv4_queue *, const dsv4_batch *, const dsv4_block *, const dsv4_buffer *x,
