@@ -88,7 +88,8 @@ void dsv4_batch::set(dsv4_queue &queue, const dsv4_step &s) {
     if (queue.recording) throw Failure(DSV4_E_INVALID, "batch_set while a graph is recorded");
     const Layout at{size_t(max_tokens), size_t(max_sequences), size_t(max_blocks)};
     Event &uploaded = uploaded_[next_];
-    event_wait(uploaded); // the step before the last has left this half
+    if (used_[next_]) event_wait(uploaded); // the step before the last has left this half
+    used_[next_] = true;
     auto *to = reinterpret_cast<int32_t *>(staging_[next_].data());
     next_ ^= 1;
     const int32_t counts[4] = {s.tokens, s.sequences, s.outputs, s.blocks_per_sequence};

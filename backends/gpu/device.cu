@@ -1,4 +1,5 @@
 // The plugin's table and its one export; devices.
+#include <algorithm>
 #include "backends/gpu/ops.hpp"
 
 #if !defined(DSV4_GPU_BUILD)
@@ -24,15 +25,30 @@ constexpr uint32_t score_of_a_card = 100;
 
 namespace {
 
+#if defined(DSV4_GPU_ARCHITECTURES) // "80 89 90a" or "gfx900 gfx90a"
+/// Code for X.Y runs on X.Z with Z >= Y; with a letter, on X.Y alone. AMD's code runs on what it names.
+bool runs(const std::string &code, const Properties &p) {
+    if (code.compare(0, 3, "gfx") == 0) return code == p.variant;
+    const int number = std::stoi(code), major = number / 10, minor = number % 10;
+    const bool exact = code.find_first_not_of("0123456789") != std::string::npos;
+    return major == p.major && (exact ? minor == p.minor : minor <= p.minor);
+}
+#endif
+
 /// Why this card cannot run what was compiled, "" when it can.
 std::string obstacle(const Properties &p) {
-#if defined(DSV4_GPU_CUDA) || defined(DSV4_GPU_HIP_ON_NVIDIA)
-    if (p.major < 8) return p.name + " has compute capability " + std::to_string(p.major) + "." + std::to_string(p.minor) +
-                            "; 8.0 or later is needed";
+#if defined(DSV4_GPU_ARCHITECTURES)
+    const std::string all = DSV4_GPU_ARCHITECTURES;
+    for (size_t at = 0; at < all.size();) {
+        const size_t end = std::min(all.find(' ', at), all.size());
+        if (end > at && runs(all.substr(at, end - at), p)) return "";
+        at = end + 1;
+    }
+    return p.name + " (" + p.variant + ") is none of what this plugin was compiled for: " + all;
 #else
     (void)p;
-#endif
     return "";
+#endif
 }
 
 } // namespace

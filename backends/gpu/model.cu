@@ -290,6 +290,7 @@ void Plan::fill(const dsv4_device &device, dsv4_block &block) {
             for (const Event e : done) event_release(e);
         }
     } upload;
+    bool used[2] = {};
     int turn = 0;
     for (const Piece &p : pieces_) {
         if (p.where) {
@@ -299,7 +300,8 @@ void Plan::fill(const dsv4_device &device, dsv4_block &block) {
         for (size_t done = 0; done < p.bytes; done += largest, turn ^= 1) {
             const size_t bytes = std::min(largest, p.bytes - done);
             uint8_t *through = staging.data() + size_t(turn) * largest;
-            event_wait(upload.done[turn]);
+            if (used[turn]) event_wait(upload.done[turn]);
+            used[turn] = true;
             std::memcpy(through, static_cast<const uint8_t *>(p.from) + done, bytes);
             copy_pinned(block.memory.data() + p.at + done, through, bytes, upload.stream);
             event_record(upload.done[turn], upload.stream);

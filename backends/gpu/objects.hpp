@@ -198,6 +198,7 @@ struct dsv4_batch {
   private:
     dsv4::gpu::Memory memory_, staging_[2]; // staging: pinned, in turn
     dsv4::gpu::Event uploaded_[2] = {};
+    bool used_[2] = {};
     int next_ = 0;
 };
 

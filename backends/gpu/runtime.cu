@@ -54,7 +54,11 @@ void check(Status status, const char *call) {
 
 int device_count() {
     int count = 0;
-    DSV4_CALL(GetDeviceCount, &count);
+    const Status s = DSV4_RUNTIME(GetDeviceCount)(&count);
+    if (s != success) {
+        (void)DSV4_RUNTIME(GetLastError)();
+        throw Failure(DSV4_E_DEVICE, std::string("no card can be reached: ") + DSV4_RUNTIME(GetErrorString)(s), int32_t(s));
+    }
     return count;
 }
 

@@ -16,7 +16,7 @@ struct Properties {
     size_t shared_bytes;  // dynamic shared memory that a block may ask for
 };
 
-int device_count(); // 0 and no exception: none; throws where there is no driver, saying so
+int device_count(); // throws where no card can be reached, saying why
 Properties device_properties(int index);
 void memory_info(size_t &free_bytes, size_t &total_bytes); // of the current device
 
@@ -54,7 +54,7 @@ void fill_bytes(void *device, int value, size_t bytes, Stream stream);
 Event event_create();
 void event_release(Event event) noexcept;
 void event_record(Event event, Stream stream);
-void event_wait(Event event); // the host waits; one that was never recorded is done
+void event_wait(Event event); // the host waits; the event has been recorded
 double event_seconds(Event from, Event to);
 
 /// Between begin and end, what is put on the stream is recorded instead of run.

@@ -10,6 +10,9 @@
 #include <string>
 #include <vector>
 #include "backends/gpu/failure.hpp"
+#if defined(__AVX2__) && defined(__FMA__)
+#include <immintrin.h>
+#endif
 #if !defined(__x86_64__)
 #include <ucontext.h>
 #endif
@@ -66,9 +69,13 @@ struct State {
         if (const char *seed = std::getenv("DSV4_EMULATED_ORDER")) order = std::strtoull(seed, nullptr, 10);
     }
 };
-State &state() {
-    static State s;
-    return s;
+State the_state;
+inline State &state() { return the_state; }
+
+float float_of(uint32_t u) {
+    float f;
+    std::memcpy(&f, &u, 4);
+    return f;
 }
 
 uint64_t next_random(uint64_t &x) {
@@ -154,7 +161,7 @@ void prepare_all(int threads) {
 }
 
 /// From `from` (NULL: the scheduler) to `to`.
-void change(Fiber *from, Fiber *to) {
+inline __attribute__((always_inline)) void change(Fiber *from, Fiber *to) {
     State &s = state();
     machine.current = to;
 #if defined(__SANITIZE_ADDRESS__)
@@ -172,7 +179,7 @@ void change(Fiber *from, Fiber *to) {
 }
 
 /// The running fiber is not ready: to the next of its subgroup that is, or to the scheduler.
-void switch_away() {
+inline __attribute__((always_inline)) void switch_away() {
     State &s = state();
     Fiber *self = machine.current;
     const Group &g = *self->group;
@@ -296,34 +303,41 @@ void block_barrier(int line) {
 void poison(void *memory, size_t bytes) { std::memset(memory, 0xFF, bytes); }
 
 void multiply_fragments(uint8_t *lanes) {
-    float a[16][16], b[16][8];
-    const auto load = [&](int lane, int offset, int half) {
-        uint16_t h;
-        std::memcpy(&h, lanes + lane * exchange_bytes + offset + 2 * half, 2);
-        const uint32_t u = uint32_t(h) << 16;
-        float f;
-        std::memcpy(&f, &u, 4);
-        return f;
-    };
+    alignas(32) float a[16][16], b[16][8], c[16][8];
     for (int lane = 0; lane < 32; ++lane) {
         const int g = lane / 4, t = lane % 4;
-        for (int half = 0; half < 2; ++half) {
-            a[g][2 * t + half] = load(lane, 16, half);
-            a[g + 8][2 * t + half] = load(lane, 20, half);
-            a[g][2 * t + 8 + half] = load(lane, 24, half);
-            a[g + 8][2 * t + 8 + half] = load(lane, 28, half);
-            b[2 * t + half][g] = load(lane, 32, half);
-            b[2 * t + 8 + half][g] = load(lane, 36, half);
+        float own[4];
+        uint32_t words[6];
+        std::memcpy(own, lanes + lane * exchange_bytes, 16);
+        std::memcpy(words, lanes + lane * exchange_bytes + 16, 24);
+        const auto low = [&](int i) { return float_of(words[i] << 16); };
+        const auto high = [&](int i) { return float_of(words[i] & 0xFFFF0000u); };
+        for (int i = 0; i < 4; ++i) {
+            a[g + i % 2 * 8][2 * t + i / 2 * 8] = low(i);
+            a[g + i % 2 * 8][2 * t + i / 2 * 8 + 1] = high(i);
         }
+        for (int i = 0; i < 2; ++i) b[2 * t + 8 * i][g] = low(4 + i), b[2 * t + 8 * i + 1][g] = high(4 + i);
+        for (int i = 0; i < 4; ++i) c[g + i / 2 * 8][2 * t + i % 2] = own[i];
     }
-    for (int row = 0; row < 16; ++row) {
-        float sum[8];
-        for (int n = 0; n < 8; ++n)
-            std::memcpy(&sum[n], lanes + (row % 8 * 4 + n / 2) * exchange_bytes + (row / 8 * 2 + n % 2) * 4, 4);
+#if defined(__AVX2__) && defined(__FMA__)
+    for (int half = 0; half < 16; half += 8) {
+        __m256 sum[8];
+        for (int row = 0; row < 8; ++row) sum[row] = _mm256_load_ps(c[half + row]);
+        for (int k = 0; k < 16; ++k) {
+            const __m256 bk = _mm256_load_ps(b[k]);
+            for (int row = 0; row < 8; ++row) sum[row] = _mm256_fmadd_ps(_mm256_set1_ps(a[half + row][k]), bk, sum[row]);
+        }
+        for (int row = 0; row < 8; ++row) _mm256_store_ps(c[half + row], sum[row]);
+    }
+#else
+    for (int row = 0; row < 16; ++row)
         for (int k = 0; k < 16; ++k)
-            for (int n = 0; n < 8; ++n) sum[n] = std::fmaf(a[row][k], b[k][n], sum[n]);
-        for (int n = 0; n < 8; ++n)
-            std::memcpy(lanes + (row % 8 * 4 + n / 2) * exchange_bytes + (row / 8 * 2 + n % 2) * 4, &sum[n], 4);
+            for (int n = 0; n < 8; ++n) c[row][n] = std::fmaf(a[row][k], b[k][n], c[row][n]);
+#endif
+    for (int lane = 0; lane < 32; ++lane) {
+        const int g = lane / 4, t = lane % 4;
+        const float own[4] = {c[g][2 * t], c[g][2 * t + 1], c[g + 8][2 * t], c[g + 8][2 * t + 1]};
+        std::memcpy(lanes + lane * exchange_bytes, own, 16);
     }
 }
 

@@ -1,6 +1,7 @@
 // The dialect of the kernels: what portable.hpp promises, wherever this is compiled for. In the emulation also that it
 // notices what a card would not survive.
 #include "backends/gpu/portable.hpp"
+#include "backends/gpu/mma_by_shuffles.hpp"
 #include "tests/catch.hpp"
 #include <cmath>
 #include <cstring>
@@ -62,7 +63,7 @@ __global__ void sum_of_block(float *x, int32_t n) {
 }
 
 // a [16, 16], b [16, 8] row-major bf16 -> c [16, 8]
-__global__ void product(const uint16_t *a, const uint16_t *b, float *c) {
+__global__ void product(const uint16_t *a, const uint16_t *b, float *c, bool by_shuffles) {
     const int g = int(threadIdx.x) / 4, t = int(threadIdx.x) % 4;
     const auto pair = [](uint16_t low, uint16_t high) { return uint32_t(low) | uint32_t(high) << 16; };
     uint32_t fa[4], fb[2];
@@ -72,7 +73,8 @@ __global__ void product(const uint16_t *a, const uint16_t *b, float *c) {
     }
     for (int i = 0; i < 2; ++i) fb[i] = pair(b[(2 * t + 8 * i) * 8 + g], b[(2 * t + 8 * i + 1) * 8 + g]);
     float fc[4] = {c[g * 8 + 2 * t], c[g * 8 + 2 * t + 1], c[(g + 8) * 8 + 2 * t], c[(g + 8) * 8 + 2 * t + 1]};
-    mma_bf16_m16n8k16(fc, fa, fb);
+    if (by_shuffles) mma_by_shuffles(fc, fa, fb);
+    else mma_bf16_m16n8k16(fc, fa, fb);
     c[g * 8 + 2 * t] = fc[0], c[g * 8 + 2 * t + 1] = fc[1];
     c[(g + 8) * 8 + 2 * t] = fc[2], c[(g + 8) * 8 + 2 * t + 1] = fc[3];
 }
@@ -145,18 +147,23 @@ TEST_CASE("mma equals a plain product") {
     for (auto &v : a) v = to_bf16(normal(random));
     for (auto &v : b) v = to_bf16(normal(random));
     for (auto &v : c) v = normal(random);
-    std::vector<float> out;
-    on_memory(a, [&](uint16_t *pa, Stream) {
-        on_memory(b, [&](uint16_t *pb, Stream) {
-            out = on_memory(c, [&](float *pc, Stream stream) { launch(product, dim3(1), dim3(32), 0, stream, pa, pb, pc); });
+    for (const bool by_shuffles : {false, true}) { // the second is what cards without the instruction run
+        std::vector<float> out;
+        on_memory(a, [&](uint16_t *pa, Stream) {
+            on_memory(b, [&](uint16_t *pb, Stream) {
+                out = on_memory(c, [&](float *pc, Stream stream) {
+                    launch(product, dim3(1), dim3(32), 0, stream, pa, pb, pc, by_shuffles);
+                });
+            });
         });
-    });
-    for (int row = 0; row < 16; ++row)
-        for (int n = 0; n < 8; ++n) {
-            double sum = c[size_t(row * 8 + n)];
-            for (int k = 0; k < 16; ++k) sum += double(from_bf16(a[size_t(row * 16 + k)])) * from_bf16(b[size_t(k * 8 + n)]);
-            REQUIRE(std::fabs(out[size_t(row * 8 + n)] - sum) < 1e-4);
-        }
+        for (int row = 0; row < 16; ++row)
+            for (int n = 0; n < 8; ++n) {
+                double sum = c[size_t(row * 8 + n)];
+                for (int k = 0; k < 16; ++k)
+                    sum += double(from_bf16(a[size_t(row * 16 + k)])) * from_bf16(b[size_t(k * 8 + n)]);
+                REQUIRE(std::fabs(out[size_t(row * 8 + n)] - sum) < 1e-4);
+            }
+    }
 }
 
 TEST_CASE("asynchronous copies land where they are waited for") {
