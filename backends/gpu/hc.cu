@@ -12,6 +12,12 @@ constexpr int piece = 256, mixes_at_once = 8, tokens_at_once = 8, finish_threads
 
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
+__device__ __forceinline__ void load_eight(const float *p, float (&out)[8]) {
+    const float4 a = *reinterpret_cast<const float4 *>(p), b = *reinterpret_cast<const float4 *>(p + 4);
+    out[0] = a.x, out[1] = a.y, out[2] = a.z, out[3] = a.w;
+    out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
+}
+
 /// partial [row][piece][mixes + 1]: dot(fn[i], X) over the piece, then sum of squares. Grid: pieces, groups of mixes, rows.
 __global__ void mixing_pieces(Collapse w, Rows rows, float *partial) {
     const int lane = lane_of_subgroup(), mixes = w.fn.rows, pieces = int(gridDim.x);
@@ -20,19 +26,31 @@ __global__ void mixing_pieces(Collapse w, Rows rows, float *partial) {
     const int K = w.fn.columns, k = int(blockIdx.x) * piece + lane * 8, first = int(blockIdx.y) * mixes_at_once;
     const float *X = w.streams + int64_t(w.gather ? w.gather[row] : row) * K;
     float *out = partial + (int64_t(row) * pieces + int(blockIdx.x)) * (mixes + 1);
-    float x[8];
+    float x[8], weight[mixes_at_once][8]; // all loads first: they are what this waits for
+    if (K % 8 == 0) {
+        if (k < K) load_eight(X + k, x);
+    } else {
 #pragma unroll
-    for (int i = 0; i < 8; ++i) x[i] = k + i < K ? X[k + i] : 0.0f;
+        for (int i = 0; i < 8; ++i) x[i] = k + i < K ? X[k + i] : 0.0f;
+    }
+    const bool plain = w.fn.dtype == DSV4_F32 && !w.fn.scale_dtype && K % 8 == 0;
 #pragma unroll
     for (int m = 0; m < mixes_at_once; ++m) {
-        if (first + m < mixes) {
-            float weight[8], sum = 0;
-            eight_elements(w.fn, first + m, k < K ? k : 0, weight);
+        const int mix = min(first + m, mixes - 1), at = k < K ? k : 0;
+        if (plain) load_eight(reinterpret_cast<const float *>(w.fn.data) + int64_t(mix) * K + at, weight[m]);
+        else eight_elements(w.fn, mix, at, weight[m]);
+    }
+    if (k >= K) {
 #pragma unroll
-            for (int i = 0; i < 8; ++i) sum = fmaf(weight[i], x[i], sum);
-            sum = subgroup_sum(sum);
-            if (lane == 0) out[first + m] = sum;
-        }
+        for (int i = 0; i < 8; ++i) x[i] = 0.0f;
+    }
+#pragma unroll
+    for (int m = 0; m < mixes_at_once; ++m) {
+        float sum = 0;
+#pragma unroll
+        for (int i = 0; i < 8; ++i) sum = fmaf(weight[m][i], x[i], sum);
+        sum = subgroup_sum(sum);
+        if (lane == 0 && first + m < mixes) out[first + m] = sum;
     }
     if (blockIdx.y) return;
     float squares = 0;
@@ -42,30 +60,36 @@ __global__ void mixing_pieces(Collapse w, Rows rows, float *partial) {
     if (lane == 0) out[mixes] = squares;
 }
 
-/// comb [M, M], from-major, by one subgroup: softmax over `to` + eps, then columns and rows in turn.
-__device__ __forceinline__ void sinkhorn(float *comb, int M, int iterations, float eps) {
+/// comb [M, M], from-major, by one subgroup, `each` elements a thread: softmax over `to` + eps, then columns and rows in
+/// turn.
+template <int each> __device__ __forceinline__ void sinkhorn(float *comb, int M, int iterations, float eps) {
     const int lane = lane_of_subgroup();
-    constexpr int most = most_streams * most_streams / subgroup_size;
-    float next[most];
-    for (int n = 0, e = lane; e < M * M; ++n, e += subgroup_size) {
-        const float *row = comb + e / M * M;
-        float top = row[0], sum = 0;
-        for (int j = 1; j < M; ++j) top = fmaxf(top, row[j]);
-        for (int j = 0; j < M; ++j) sum += expf(row[j] - top);
-        next[n] = expf(comb[e] - top) / sum + eps;
-    }
+    float next[each] = {};
+#pragma unroll
+    for (int n = 0; n < each; ++n)
+        if (const int e = lane + n * subgroup_size; e < M * M) {
+            const float *row = comb + e / M * M;
+            float top = row[0], sum = 0;
+            for (int j = 1; j < M; ++j) top = fmaxf(top, row[j]);
+            for (int j = 0; j < M; ++j) sum += expf(row[j] - top);
+            next[n] = expf(comb[e] - top) / sum + eps;
+        }
     for (int step = 0;; ++step) {
         sync_subgroup();
-        for (int n = 0, e = lane; e < M * M; ++n, e += subgroup_size) comb[e] = next[n];
+#pragma unroll
+        for (int n = 0; n < each; ++n)
+            if (const int e = lane + n * subgroup_size; e < M * M) comb[e] = next[n];
         sync_subgroup();
         if (step == 2 * iterations - 1) return;
-        for (int n = 0, e = lane; e < M * M; ++n, e += subgroup_size) {
-            const float *from = step % 2 ? comb + e / M * M : comb + e % M;
-            const int stride = step % 2 ? 1 : M;
-            float sum = 0;
-            for (int j = 0; j < M; ++j) sum += from[j * stride];
-            next[n] = comb[e] / (sum + eps);
-        }
+#pragma unroll
+        for (int n = 0; n < each; ++n)
+            if (const int e = lane + n * subgroup_size; e < M * M) {
+                const float *from = step % 2 ? comb + e / M * M : comb + e % M;
+                const int stride = step % 2 ? 1 : M;
+                float sum = 0;
+                for (int j = 0; j < M; ++j) sum += from[j * stride];
+                next[n] = comb[e] / (sum + eps);
+            }
     }
 }
 
@@ -107,7 +131,8 @@ __global__ void finish_mixing(Collapse w, Rows rows, const float *partial, int p
     const float *X = w.streams + int64_t(w.gather ? w.gather[row] : row) * M * D;
     float *out = w.x + int64_t(row) * D, squares = 0;
     if (part == 0 && mix) {
-        sinkhorn(comb, M, w.sinkhorn_iters, w.hc_eps);
+        if (M * M <= subgroup_size) sinkhorn<1>(comb, M, w.sinkhorn_iters, w.hc_eps);
+        else sinkhorn<most_streams * most_streams / subgroup_size>(comb, M, w.sinkhorn_iters, w.hc_eps);
         for (int e = thread; e < M * M; e += subgroup_size) mix[M + e] = comb[e];
     } else if (part > 0) {
         for (int c = thread - 32; c < D; c += finish_threads - 32) {
