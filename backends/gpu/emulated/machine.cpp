@@ -270,9 +270,18 @@ void run_block() {
 
 } // namespace
 
+namespace {
+
+/// For good: what this fiber's stack still owns would leak, so it owns nothing.
+[[noreturn]] void abandon() {
+    for (;;) change(machine.current, nullptr);
+}
+
+} // namespace
+
 void fail(const char *text) {
     state().failure = text;
-    for (;;) change(machine.current, nullptr);
+    abandon();
 }
 
 void Meeting::leave() const {
@@ -281,18 +290,18 @@ void Meeting::leave() const {
 }
 
 void Meeting::diverged() const {
-    const std::string text = std::string("one thread of a subgroup is at the ") + name_of(kind_) + " of line " +
-                             std::to_string(line_) + ", another at the " + name_of(group_->what) + " of line " +
-                             std::to_string(group_->line);
-    fail(text.c_str());
+    state().failure = std::string("one thread of a subgroup is at the ") + name_of(kind_) + " of line " +
+                      std::to_string(line_) + ", another at the " + name_of(group_->what) + " of line " +
+                      std::to_string(group_->line);
+    abandon();
 }
 
 void block_barrier(int line) {
     State &s = state();
     if (s.at_barrier && s.barrier_line != line) {
-        const std::string text = "__syncthreads reached at line " + std::to_string(line) + " by one thread, at line " +
-                                 std::to_string(s.barrier_line) + " by another";
-        fail(text.c_str());
+        s.failure = "__syncthreads reached at line " + std::to_string(line) + " by one thread, at line " +
+                    std::to_string(s.barrier_line) + " by another";
+        abandon();
     }
     s.barrier_line = line;
     ++s.at_barrier;
