@@ -1,9 +1,9 @@
-// Attention of one latent row per key, shared by all heads (MODEL.md "Attention"). The keys of a token are listed window
-// first, then entries, and cut into splits of `key_count`: each split is a softmax of its own, and splits are merged in
-// ascending order, whether one block walks them all (large batches) or each has a block (small ones).
-#include <algorithm>
+// Attention of one latent row per key, shared by all heads (MODEL.md "Attention"). The keys of a token are listed
+// window first, then entries, and cut into splits of `key_count`: each split is a softmax of its own, and splits are
+// merged in ascending order, whether one block walks them all (large batches) or each has a block (small ones).
 #include "backends/gpu/attend.hpp"
 #include "backends/gpu/ops.hpp"
+#include <algorithm>
 
 namespace dsv4::gpu {
 namespace {
@@ -14,7 +14,8 @@ constexpr size_t most_partial_bytes = size_t(256) << 20, most_score_floats = siz
 __global__ void __launch_bounds__(128) merge_kernel(Attend a) {
     const auto t = int32_t(blockIdx.y), h = int32_t(blockIdx.x);
     if (t >= a.step.tokens()) return;
-    const int32_t d = a.cache.head_dim, splits = int32_t(ceil_div(KeyList(a, t).count, a.key_count)), plain = d - a.cache.rope_dims;
+    const int32_t d = a.cache.head_dim, splits = int32_t(ceil_div(KeyList(a, t).count, a.key_count)),
+                  plain = d - a.cache.rope_dims;
     const float *stats = a.stats + (int64_t(t) * a.splits * a.heads + h) * 2;
     const int32_t position = a.step.position[t];
     float *out = a.o + (int64_t(t) * a.heads + h) * d;
@@ -22,6 +23,7 @@ __global__ void __launch_bounds__(128) merge_kernel(Attend a) {
         const float *from = a.partial + (int64_t(t) * a.splits * a.heads + h) * d + i;
         Softmax state;
         float2 sum = make_float2(0, 0);
+#pragma unroll 4
         for (int32_t s = 0; s < splits; ++s) {
             const float2 v = *reinterpret_cast<const float2 *>(from + int64_t(s) * a.heads * d);
             const float *stat = stats + int64_t(s) * a.heads * 2;
@@ -88,12 +90,15 @@ bool takes_matrix_units(const dsv4_device &device, const CacheView &cache) {
            cache.rope_dims % 8 == 0;
 }
 
-template <int row_tiles, int keys>
-void attend_splits(const dsv4_queue &queue, const Attend &a, unsigned tokens, bool whole) {
-    const dim3 grid(unsigned(ceil_div(a.heads, row_tiles * 16)), whole ? 1u : unsigned(a.splits), tokens);
-    launch(whole ? split_kernel<row_tiles, keys, true> : split_kernel<row_tiles, keys, false>, grid, row_tiles * 128,
-           attend_bytes(row_tiles, keys, a.cache.head_dim), queue.stream, a);
+template <class S, bool whole> void attend_splits(const dsv4_queue &queue, const Attend &a, int32_t tokens) {
+    const dim3 grid(unsigned(ceil_div(a.heads, S::heads)), whole ? 1u : unsigned(a.splits), unsigned(tokens));
+    launch(split_kernel<S, whole>, grid, S::threads, attend_bytes(S::row_tiles, S::keys, a.cache.head_dim),
+           queue.stream, a);
 }
+using Low = Shape<1, 4, 64>;    // one row tile, few splits of keys: 16 heads
+using Spread = Shape<1, 8, 64>; // more subgroups for them
+using Tall = Shape<2, 4, 64>;
+using Narrow = Shape<1, 4, 32>; // for little shared memory
 
 void attend_plain(dsv4_queue &queue, Attend a, int32_t tokens) {
     a.key_count = 1;
@@ -107,14 +112,17 @@ void attend_plain(dsv4_queue &queue, Attend a, int32_t tokens) {
 
 } // namespace
 
-dsv4_status attention_attend(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_block *block, const dsv4_cache *cache,
-                             const dsv4_buffer *q, const dsv4_buffer *selection, dsv4_buffer *o, dsv4_error *err) {
+dsv4_status attention_attend(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_block *block,
+                             const dsv4_cache *cache, const dsv4_buffer *q, const dsv4_buffer *selection,
+                             dsv4_buffer *o, dsv4_error *err) {
     return boundary(err, [&] {
         const dsv4_shape &s = block->shape;
         const int32_t r = block->ratio, tokens = batch->grid_tokens;
         if (!tokens) return;
         if (r == 4 && !selection) throw Failure(DSV4_E_INVALID, "attend: a CSA layer needs the selection");
-        const int32_t entries = !r ? 0 : r == 4 ? std::min(s.index_topk, batch->grid_positions / 4) : batch->grid_positions / r;
+        const int32_t entries = !r       ? 0
+                                : r == 4 ? std::min(s.index_topk, batch->grid_positions / 4)
+                                         : batch->grid_positions / r;
         const int32_t most_keys = std::min(s.window, batch->grid_positions) + entries;
         Attend a = {};
         a.step = batch->view, a.cache = cache->view;
@@ -137,11 +145,12 @@ dsv4_status attention_attend(dsv4_queue *queue, const dsv4_batch *batch, const d
             a.partial = queue->scratch<float>(SCRATCH_A, sums * size_t(s.head_dim));
             a.stats = queue->scratch<float>(SCRATCH_B, sums * 2);
         }
-        const bool tall = whole && s.heads > 16 && attend_bytes(2, a.key_count, s.head_dim) <= p.shared_bytes;
-        if (wide) tall ? attend_splits<2, 64>(*queue, a, unsigned(tokens), whole)
-                       : attend_splits<1, 64>(*queue, a, unsigned(tokens), whole);
-        else tall ? attend_splits<2, 32>(*queue, a, unsigned(tokens), whole)
-                  : attend_splits<1, 32>(*queue, a, unsigned(tokens), whole);
+        const bool tall = s.heads > 16 && attend_bytes(2, 64, s.head_dim) <= p.shared_bytes;
+        const auto attend = !wide    ? (whole ? attend_splits<Narrow, true> : attend_splits<Narrow, false>)
+                            : !whole ? attend_splits<Spread, false>
+                            : tall   ? attend_splits<Tall, true>
+                                     : attend_splits<Low, true>;
+        attend(*queue, a, tokens);
         if (!whole) launch(merge_kernel, dim3(unsigned(s.heads), unsigned(tokens)), 128, 0, queue->stream, a);
     });
 }

@@ -1,7 +1,9 @@
-// The attention of one token, some heads and some keys on the matrix units (attend.cu says how the pieces fit together).
+// The attention of one token, some heads and some keys on the matrix units (attend.cu says how the pieces fit
+// together).
 //
-// A block holds row_tiles * 16 heads; four subgroups share 16 heads. Scores: each of the four takes a quarter of the keys.
-// Sums: each takes a quarter of the dims. Keys are decoded to bf16 in shared memory once and serve as keys and values.
+// A block holds row_tiles * 16 heads; `parts` subgroups share 16 heads. Scores: each takes its part of the keys; sums:
+// its part of the dims. Keys are decoded to bf16 in shared memory once and serve as keys and values. The number of
+// parts does not show in the result: what is added up over keys is added tile by tile of 8 keys.
 #pragma once
 #include "backends/gpu/fragments.hpp"
 #include "backends/gpu/norm.hpp"
@@ -10,6 +12,16 @@
 namespace dsv4::gpu {
 
 constexpr int most_head_dim = 512;
+constexpr int key_tile = 8;
+
+/// The sizes of a block.
+template <int row_tiles_, int parts_, int keys_> struct Shape {
+    static constexpr int row_tiles = row_tiles_, parts = parts_, keys = keys_;
+    static constexpr int threads = row_tiles * parts * subgroup_size, heads = row_tiles * 16;
+    static constexpr int tiles = keys / key_tile / parts;    // of keys, of a subgroup
+    static constexpr int pairs = most_head_dim / 16 / parts; // of tiles of 8 dims, of a subgroup
+    static_assert(tiles * parts * key_tile == keys);
+};
 
 struct Attend {
     StepView step;
@@ -56,7 +68,8 @@ struct Softmax {
     float top = -INFINITY, sum = 0;
     __device__ __forceinline__ Merge merge(float other_top, float other_sum) {
         const float higher = fmaxf(top, other_top);
-        const Merge m = {top == higher ? 1.0f : expf(top - higher), other_top == higher ? 1.0f : expf(other_top - higher)};
+        const Merge m = {top == higher ? 1.0f : expf(top - higher),
+                         other_top == higher ? 1.0f : expf(other_top - higher)};
         sum = m.apply(sum, other_sum);
         top = higher;
         return m;
@@ -64,29 +77,32 @@ struct Softmax {
     __device__ __forceinline__ float denominator(float sink) const { return sum + expf(sink - top); }
 };
 
-__device__ __forceinline__ float2 turned_back(float2 v, const Turn &t) { return rotated(v, {t.cosine, -t.sine}, false); }
+__device__ __forceinline__ float2 turned_back(float2 v, const Turn &t) {
+    return rotated(v, {t.cosine, -t.sine}, false);
+}
 
-/// Shared memory: heads, keys, probabilities, statistics of the four subgroups, rotations, addresses of the keys.
+/// Shared memory: addresses of the keys, rotations, statistics of the key tiles, heads, keys, probabilities.
 struct AttendShared {
-    uint16_t *q, *keys, *p;
-    float *top, *sum; // [row_tiles][4][16]
-    Turn *turns;
     const uint8_t **rows;
+    Turn *turns;
+    float *top, *sum; // [row_tiles][key tiles][16]
+    uint16_t *q, *keys, *p;
 };
 __host__ __device__ constexpr size_t attend_bytes(int row_tiles, int keys, int head_dim) {
     return size_t(row_tiles * 16 + keys) * size_t(fragment_pitch(head_dim)) * 2 +
-           size_t(row_tiles * 16 * fragment_pitch(keys)) * 2 + size_t(row_tiles) * 64 * 8 + size_t(head_dim) / 2 * 8 +
-           size_t(keys) * 8;
+           size_t(row_tiles * 16 * fragment_pitch(keys)) * 2 + size_t(row_tiles * keys / key_tile) * 16 * 8 +
+           size_t(head_dim) / 2 * 8 + size_t(keys) * 8;
 }
-template <int row_tiles, int keys> __device__ __forceinline__ AttendShared attend_shared(int head_dim) {
+template <class S> __device__ __forceinline__ AttendShared attend_shared(int head_dim) {
+    constexpr int stats = S::row_tiles * S::keys / key_tile * 16;
     AttendShared s;
     s.rows = dynamic_shared<const uint8_t *>();
-    s.turns = reinterpret_cast<Turn *>(s.rows + keys);
+    s.turns = reinterpret_cast<Turn *>(s.rows + S::keys);
     s.top = reinterpret_cast<float *>(s.turns + head_dim / 2);
-    s.sum = s.top + row_tiles * 64;
-    s.q = reinterpret_cast<uint16_t *>(s.sum + row_tiles * 64);
-    s.keys = s.q + row_tiles * 16 * fragment_pitch(head_dim);
-    s.p = s.keys + keys * fragment_pitch(head_dim);
+    s.sum = s.top + stats;
+    s.q = reinterpret_cast<uint16_t *>(s.sum + stats);
+    s.keys = s.q + S::heads * fragment_pitch(head_dim);
+    s.p = s.keys + S::keys * fragment_pitch(head_dim);
     return s;
 }
 
@@ -108,17 +124,17 @@ __device__ __forceinline__ uint4 eight_latents(const CacheView &cache, const uin
 }
 
 /// Keys [begin, begin + keys) of the list into shared memory; zeros where there is none.
-template <int row_tiles, int keys>
+template <class S>
 __device__ __forceinline__ void stage_keys(const KeyList &list, int32_t begin, const AttendShared &s) {
     const CacheView &cache = list.a.cache;
     const int pieces = (cache.head_dim + 31) / 32 * 4, pitch = fragment_pitch(cache.head_dim);
-    if (int(threadIdx.x) < keys) {
+    if (int(threadIdx.x) < S::keys) {
         const int32_t k = begin + int32_t(threadIdx.x);
         s.rows[threadIdx.x] = k < list.count ? list.row(k) : nullptr;
     }
     __syncthreads();
-#pragma unroll 4
-    for (int i = int(threadIdx.x); i < keys * pieces; i += row_tiles * 128) {
+#pragma unroll 8
+    for (int i = int(threadIdx.x); i < S::keys * pieces; i += S::threads) {
         const int k = i / pieces, at = i % pieces * 8;
         const uint8_t *row = s.rows[k];
         uint4 v = make_uint4(0, 0, 0, 0);
@@ -127,15 +143,16 @@ __device__ __forceinline__ void stage_keys(const KeyList &list, int32_t begin, c
     }
 }
 
-/// Scores of a quarter of the keys -> probabilities in shared memory, relative to the largest score of the split; that
-/// score and the probabilities' sum for the thread's two rows.
-template <int keys>
+/// Scores of the subgroup's keys -> probabilities in shared memory, relative to the largest score of the split; that
+/// score and the sum of all probabilities, for the thread's two rows.
+template <class S>
 __device__ __forceinline__ void score_keys(const Attend &a, const AttendShared &s, Softmax (&split)[2]) {
-    constexpr int tiles = keys / 32; // of 8 keys
+    constexpr int tiles = S::tiles, all_tiles = S::keys / key_tile;
     const int lane = lane_of_subgroup(), g = lane / 4, t = lane % 4;
-    const int row_tile = subgroup_of_block() / 4, quarter = subgroup_of_block() % 4;
-    const int pitch = fragment_pitch(a.cache.head_dim), p_pitch = fragment_pitch(keys);
+    const int row_tile = subgroup_of_block() / S::parts, first_tile = subgroup_of_block() % S::parts * tiles;
+    const int pitch = fragment_pitch(a.cache.head_dim), p_pitch = fragment_pitch(S::keys);
     const uint16_t *q = s.q + row_tile * 16 * pitch;
+    float *tops = s.top + row_tile * all_tiles * 16, *sums = s.sum + row_tile * all_tiles * 16;
     float c[tiles][4] = {};
     for (int k = 0; k < a.cache.head_dim; k += 32) {
         uint32_t first[4], second[4];
@@ -144,73 +161,75 @@ __device__ __forceinline__ void score_keys(const Attend &a, const AttendShared &
 #pragma unroll
         for (int n = 0; n < tiles; ++n) {
             uint32_t b[4];
-            load_b(b, s.keys + (quarter * tiles + n) * 8 * pitch + k, pitch);
+            load_b(b, s.keys + (first_tile + n) * key_tile * pitch + k, pitch);
             const uint32_t b0[2] = {b[0], b[1]}, b1[2] = {b[2], b[3]};
             mma_bf16_m16n8k16(c[n], first, b0);
             mma_bf16_m16n8k16(c[n], second, b1);
         }
     }
-    float top[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
 #pragma unroll
-    for (int n = 0; n < tiles; ++n)
+    for (int n = 0; n < tiles; ++n) {
+        float top[2] = {-INFINITY, -INFINITY};
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            const bool there = s.rows[(quarter * tiles + n) * 8 + 2 * t + i % 2] != nullptr;
+            const bool there = s.rows[(first_tile + n) * key_tile + 2 * t + i % 2] != nullptr;
             c[n][i] = there ? c[n][i] * a.scale : -INFINITY;
             top[i / 2] = fmaxf(top[i / 2], c[n][i]);
         }
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        top[half] = fmaxf(top[half], shuffle_xor(top[half], 1));
-        top[half] = fmaxf(top[half], shuffle_xor(top[half], 2));
-        if (t == 0) s.top[(row_tile * 4 + quarter) * 16 + g + 8 * half] = top[half];
+        for (int half = 0; half < 2; ++half) {
+            top[half] = fmaxf(top[half], shuffle_xor(top[half], 1));
+            top[half] = fmaxf(top[half], shuffle_xor(top[half], 2));
+            if (t == 0) tops[(first_tile + n) * 16 + g + 8 * half] = top[half];
+        }
     }
     __syncthreads();
+    float top[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-        const float *all = s.top + row_tile * 64 + g + 8 * half;
-        top[half] = fmaxf(fmaxf(all[0], all[16]), fmaxf(all[32], all[48]));
+        top[half] = -INFINITY;
+#pragma unroll
+        for (int n = 0; n < all_tiles; ++n) top[half] = fmaxf(top[half], tops[n * 16 + g + 8 * half]);
     }
-    uint16_t *p = s.p + (row_tile * 16 + g) * p_pitch + quarter * tiles * 8 + 2 * t;
+    uint16_t *p = s.p + (row_tile * 16 + g) * p_pitch + first_tile * key_tile + 2 * t;
 #pragma unroll
     for (int n = 0; n < tiles; ++n) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            c[n][i] = c[n][i] == -INFINITY ? 0.0f : expf(c[n][i] - top[i / 2]);
-            sum[i / 2] += c[n][i];
-        }
-        *reinterpret_cast<uint32_t *>(p + n * 8) = pack_bf16(c[n][0], c[n][1]);
-        *reinterpret_cast<uint32_t *>(p + 8 * p_pitch + n * 8) = pack_bf16(c[n][2], c[n][3]);
-    }
+        for (int i = 0; i < 4; ++i) c[n][i] = c[n][i] == -INFINITY ? 0.0f : expf(c[n][i] - top[i / 2]);
+        *reinterpret_cast<uint32_t *>(p + n * key_tile) = pack_bf16(c[n][0], c[n][1]);
+        *reinterpret_cast<uint32_t *>(p + 8 * p_pitch + n * key_tile) = pack_bf16(c[n][2], c[n][3]);
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        sum[half] += shuffle_xor(sum[half], 1);
-        sum[half] += shuffle_xor(sum[half], 2);
-        if (t == 0) s.sum[(row_tile * 4 + quarter) * 16 + g + 8 * half] = sum[half];
+        for (int half = 0; half < 2; ++half) {
+            float sum = c[n][2 * half] + c[n][2 * half + 1];
+            sum += shuffle_xor(sum, 1);
+            sum += shuffle_xor(sum, 2);
+            if (t == 0) sums[(first_tile + n) * 16 + g + 8 * half] = sum;
+        }
     }
     __syncthreads();
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-        const float *all = s.sum + row_tile * 64 + g + 8 * half;
-        split[half] = {top[half], all[0] + all[16] + all[32] + all[48]};
+        float sum = 0;
+#pragma unroll
+        for (int n = 0; n < all_tiles; ++n) sum += sums[n * 16 + g + 8 * half];
+        split[half].top = top[half], split[half].sum = sum;
     }
 }
 
-constexpr int pairs_per_quarter = most_head_dim / 16 / 4; // of dims, in tiles of 16
-
-/// Probabilities times the quarter's dims of the keys.
-template <int keys>
+/// Probabilities times the subgroup's dims of the keys: `pairs` tiles of 16 from `first_pair`.
+template <class S>
 __device__ __forceinline__ void sum_values(const Attend &a, const AttendShared &s, int first_pair, int pairs,
-                                           float (&c)[2 * pairs_per_quarter][4]) {
-    const int row_tile = subgroup_of_block() / 4, pitch = fragment_pitch(a.cache.head_dim), p_pitch = fragment_pitch(keys);
+                                           float (&c)[2 * S::pairs][4]) {
+    const int row_tile = subgroup_of_block() / S::parts;
+    const int pitch = fragment_pitch(a.cache.head_dim), p_pitch = fragment_pitch(S::keys);
 #pragma unroll
-    for (int n = 0; n < 2 * pairs_per_quarter; ++n) c[n][0] = c[n][1] = c[n][2] = c[n][3] = 0;
+    for (int n = 0; n < 2 * S::pairs; ++n) c[n][0] = c[n][1] = c[n][2] = c[n][3] = 0;
 #pragma unroll
-    for (int k = 0; k < keys; k += 16) {
+    for (int k = 0; k < S::keys; k += 16) {
         uint32_t p[4];
         load_a(p, s.p + row_tile * 16 * p_pitch + k, p_pitch);
 #pragma unroll
-        for (int n = 0; n < pairs_per_quarter; ++n) {
+        for (int n = 0; n < S::pairs; ++n) {
             if (n >= pairs) break;
             uint32_t b[4];
             load_b_transposed(b, s.keys + k * pitch + (first_pair + n) * 16, pitch);
@@ -222,23 +241,22 @@ __device__ __forceinline__ void sum_values(const Attend &a, const AttendShared &
 }
 
 /// Grid: groups of heads; splits, or 1 when `whole`; tokens.
-template <int row_tiles, int keys, bool whole>
-__global__ void __launch_bounds__(row_tiles * 128) split_kernel(Attend a) {
+template <class S, bool whole> __global__ void __launch_bounds__(S::threads) split_kernel(Attend a) {
     const auto token = int32_t(blockIdx.z);
     if (token >= a.step.tokens()) return;
     const KeyList list(a, token);
     const int32_t first_split = whole ? 0 : int32_t(blockIdx.y);
-    const int32_t end_split = whole ? int32_t(ceil_div(list.count, keys)) : first_split + 1;
-    if (first_split * keys >= list.count) return;
+    const int32_t end_split = whole ? int32_t(ceil_div(list.count, S::keys)) : first_split + 1;
+    if (first_split * S::keys >= list.count) return;
     const int d = a.cache.head_dim, plain = d - a.cache.rope_dims, pitch = fragment_pitch(d);
-    const int head0 = int(blockIdx.x) * row_tiles * 16, lane = lane_of_subgroup(), g = lane / 4, t = lane % 4;
-    const int row_tile = subgroup_of_block() / 4, quarter = subgroup_of_block() % 4;
-    const int all_pairs = d / 16, each = (all_pairs + 3) / 4, first_pair = quarter * each;
+    const int lane = lane_of_subgroup(), g = lane / 4, t = lane % 4, part = subgroup_of_block() % S::parts;
+    const int head0 = int(blockIdx.x) * S::heads, head = head0 + subgroup_of_block() / S::parts * 16 + g;
+    const int all_pairs = d / 16, each = (all_pairs + S::parts - 1) / S::parts, first_pair = part * each;
     const int pairs = max(0, min(each, all_pairs - first_pair));
-    const AttendShared s = attend_shared<row_tiles, keys>(d);
+    const AttendShared s = attend_shared<S>(d);
 
     const int pieces = (d + 31) / 32 * 4;
-    for (int i = int(threadIdx.x); i < row_tiles * 16 * pieces; i += row_tiles * 128) {
+    for (int i = int(threadIdx.x); i < S::heads * pieces; i += S::threads) {
         const int h = i / pieces, at = i % pieces * 8;
         uint4 v = make_uint4(0, 0, 0, 0);
         if (head0 + h < a.heads && at < d) {
@@ -249,34 +267,34 @@ __global__ void __launch_bounds__(row_tiles * 128) split_kernel(Attend a) {
         *reinterpret_cast<uint4 *>(s.q + h * pitch + at) = v;
     }
     if (whole)
-        for (int i = int(threadIdx.x); i < a.cache.rope_dims / 2; i += row_tiles * 128)
+        for (int i = int(threadIdx.x); i < a.cache.rope_dims / 2; i += S::threads)
             s.turns[i] = turn_at(a.step.position[token], a.rope[i]);
 
     Softmax state[2];
-    float sum[whole ? 2 * pairs_per_quarter : 1][4] = {};
+    float sum[whole ? 2 * S::pairs : 1][4] = {};
     for (int32_t split = first_split; split < end_split; ++split) {
         if (split != first_split) __syncthreads();
-        stage_keys<row_tiles, keys>(list, split * keys, s);
+        stage_keys<S>(list, split * S::keys, s);
         __syncthreads();
         Softmax mine[2];
-        score_keys<keys>(a, s, mine);
-        float c[2 * pairs_per_quarter][4];
-        sum_values<keys>(a, s, first_pair, pairs, c);
+        score_keys<S>(a, s, mine);
+        float c[2 * S::pairs][4];
+        sum_values<S>(a, s, first_pair, pairs, c);
         if constexpr (whole) {
             const Merge m[2] = {state[0].merge(mine[0].top, mine[0].sum), state[1].merge(mine[1].top, mine[1].sum)};
 #pragma unroll
-            for (int n = 0; n < 2 * pairs_per_quarter; ++n)
+            for (int n = 0; n < 2 * S::pairs; ++n)
 #pragma unroll
                 for (int i = 0; i < 4; ++i) sum[n][i] = m[i / 2].apply(sum[n][i], c[n][i]);
         } else {
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
-                const int h = head0 + row_tile * 16 + g + 8 * half;
+                const int h = head + 8 * half;
                 if (h >= a.heads) continue;
                 const int64_t at = (int64_t(token) * a.splits + split) * a.heads + h;
-                if (quarter == 0 && t == 0) a.stats[2 * at] = mine[half].top, a.stats[2 * at + 1] = mine[half].sum;
+                if (part == 0 && t == 0) a.stats[2 * at] = mine[half].top, a.stats[2 * at + 1] = mine[half].sum;
 #pragma unroll
-                for (int n = 0; n < 2 * pairs_per_quarter; ++n)
+                for (int n = 0; n < 2 * S::pairs; ++n)
                     if (n < 2 * pairs)
                         *reinterpret_cast<float2 *>(a.partial + at * d + first_pair * 16 + n * 8 + 2 * t) =
                             make_float2(c[n][2 * half], c[n][2 * half + 1]);
@@ -286,12 +304,12 @@ __global__ void __launch_bounds__(row_tiles * 128) split_kernel(Attend a) {
     if constexpr (whole) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            const int h = head0 + row_tile * 16 + g + 8 * half;
+            const int h = head + 8 * half;
             if (h >= a.heads) continue;
             const float all = state[half].denominator(a.sink[h]);
             float *out = a.o + (int64_t(token) * a.heads + h) * d;
 #pragma unroll
-            for (int n = 0; n < 2 * pairs_per_quarter; ++n) {
+            for (int n = 0; n < 2 * S::pairs; ++n) {
                 const int i = first_pair * 16 + n * 8 + 2 * t;
                 if (n >= 2 * pairs) continue;
                 float2 v = make_float2(sum[n][2 * half] / all, sum[n][2 * half + 1] / all);

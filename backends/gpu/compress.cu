@@ -1,5 +1,5 @@
-// The compressor: every r tokens become one entry of the cache and, with r = 4, one indexer key. The step's own tokens are
-// taken from their products, earlier ones from the ring of states, which the step's rows enter last.
+// The compressor: every r tokens become one entry of the cache and, with r = 4, one indexer key. The step's own tokens
+// are taken from their products, earlier ones from the ring of states, which the step's rows enter last.
 #include "backends/gpu/linear.hpp"
 #include "backends/gpu/norm.hpp"
 #include "backends/gpu/ops.hpp"
@@ -8,7 +8,7 @@
 namespace dsv4::gpu {
 namespace {
 
-constexpr int pool_threads = 256;
+constexpr int pool_threads = 512, together = 8; // rows whose loads are in flight together
 
 /// One of the two compressors of a layer.
 struct Compressor {
@@ -36,7 +36,8 @@ __device__ __forceinline__ bool ring_is_safe(const CacheView &cache, int32_t tok
     return tokens <= cache.state_rows - (cache.ratio == 4 ? 8 : cache.ratio) + 1;
 }
 
-__device__ __forceinline__ void write_ring(const Pool &a, const Compressor &c, int32_t t, int32_t slot, int32_t position) {
+__device__ __forceinline__ void write_ring(const Pool &a, const Compressor &c, int32_t t, int32_t slot,
+                                           int32_t position) {
     float *row = c.ring(a.cache, slot, position);
     const int64_t from = int64_t(t) * c.channels;
     for (int i = int(threadIdx.x); i < c.channels; i += pool_threads) {
@@ -63,19 +64,29 @@ __device__ __forceinline__ float pooled(const Pool &a, const Compressor &c, int3
         return true;
     };
     float top = -INFINITY, sum = 0, total = 0;
-    const float *value, *score;
     for (int32_t part = 0; part < parts; ++part)
-#pragma unroll 4
-        for (int32_t j = 0; j < r; ++j)
-            if (at(part, j, value, score)) top = fmaxf(top, *score + c.ape[j * c.channels + part * c.dim + i]);
-    for (int32_t part = 0; part < parts; ++part)
-#pragma unroll 4
-        for (int32_t j = 0; j < r; ++j)
-            if (at(part, j, value, score)) {
-                const float p = expf(*score + c.ape[j * c.channels + part * c.dim + i] - top);
-                sum += p;
-                total = fmaf(*value, p, total);
+        for (int32_t j0 = 0; j0 < r; j0 += together) {
+            float v[together], s[together], higher = top;
+#pragma unroll
+            for (int n = 0; n < together; ++n) {
+                const float *value, *score;
+                s[n] = -INFINITY, v[n] = 0;
+                if (j0 + n < r && at(part, j0 + n, value, score))
+                    v[n] = *value, s[n] = *score + c.ape[(j0 + n) * c.channels + part * c.dim + i];
             }
+#pragma unroll
+            for (int n = 0; n < together; ++n) higher = fmaxf(higher, s[n]);
+            if (higher == -INFINITY) continue; // the window before the first
+            const float former = expf(top - higher);
+            sum *= former, total *= former;
+#pragma unroll
+            for (int n = 0; n < together; ++n) {
+                const float p = expf(s[n] - higher);
+                sum += p;
+                total = fmaf(v[n], p, total);
+            }
+            top = higher;
+        }
     return total / sum;
 }
 
@@ -145,27 +156,40 @@ dsv4_status attention_compress(dsv4_queue *queue, const dsv4_batch *batch, const
                                               std::to_string(cache->view.ratio));
         const bool csa = r == 4;
         const auto channels = size_t(cache->view.channels), index_channels = size_t(csa ? 2 * di : 0);
-        auto *kv = queue->scratch<float>(SCRATCH_A, tokens * channels), *score = queue->scratch<float>(SCRATCH_B, tokens * channels);
+        auto *kv = queue->scratch<float>(SCRATCH_A, tokens * channels),
+             *score = queue->scratch<float>(SCRATCH_B, tokens * channels);
         Product products[4] = {whole(block->matrix(DSV4_ROLE_COMP_WKV), x->row(0), kv),
                                whole(block->matrix(DSV4_ROLE_COMP_WGATE), x->row(0), score)};
-        Pool pool = {batch->view, cache->view, {}, block->rope_frequency(), s.rms_eps, queue->device.official(),
-                     queue->device.exact()};
-        pool.of[0] = {kv, score, block->vector(DSV4_ROLE_COMP_APE), block->vector(DSV4_ROLE_COMP_NORM), s.head_dim,
-                      int32_t(channels), false};
+        Pool pool = {
+            batch->view,          cache->view, {}, block->rope_frequency(), s.rms_eps, queue->device.official(),
+            queue->device.exact()};
+        pool.of[0] = {kv,
+                      score,
+                      block->vector(DSV4_ROLE_COMP_APE),
+                      block->vector(DSV4_ROLE_COMP_NORM),
+                      s.head_dim,
+                      int32_t(channels),
+                      false};
         if (csa) {
             auto *index_kv = queue->scratch<float>(SCRATCH_C, tokens * index_channels),
                  *index_score = queue->scratch<float>(SCRATCH_D, tokens * index_channels);
             products[2] = whole(block->matrix(DSV4_ROLE_INDEX_COMP_WKV), x->row(0), index_kv);
             products[3] = whole(block->matrix(DSV4_ROLE_INDEX_COMP_WGATE), x->row(0), index_score);
-            pool.of[1] = {index_kv, index_score, block->vector(DSV4_ROLE_INDEX_COMP_APE),
-                          block->vector(DSV4_ROLE_INDEX_COMP_NORM), di, int32_t(index_channels), true};
+            pool.of[1] = {index_kv,
+                          index_score,
+                          block->vector(DSV4_ROLE_INDEX_COMP_APE),
+                          block->vector(DSV4_ROLE_INDEX_COMP_NORM),
+                          di,
+                          int32_t(index_channels),
+                          true};
         }
         for (Product &p : products) p.unrounded = p.keep_output = true; // float32 up to the pooled value
         linear(*queue, batch->token_rows(), products, csa ? 4 : 2);
         const dim3 grid(unsigned(tokens), csa ? 2 : 1);
         const int32_t longest = csa && di > s.head_dim ? di : s.head_dim;
         launch(pool_kernel, grid, pool_threads, size_t(longest) * 4, queue->stream, pool);
-        if (int32_t(tokens) > cache->desc.state_slack + 1) launch(ring_kernel, grid, pool_threads, 0, queue->stream, pool);
+        if (int32_t(tokens) > cache->desc.state_slack + 1)
+            launch(ring_kernel, grid, pool_threads, 0, queue->stream, pool);
     });
 }
 

@@ -1,5 +1,6 @@
-// Number formats on the device: single values as backends/reference/formats.hpp defines them, and the pieces of a weight
-// row that the matrix units take. Everything is integer tricks on the bits, so that every platform computes the same.
+// Number formats on the device: single values as backends/reference/formats.hpp defines them, and the pieces of a
+// weight row that the matrix units take. Everything is integer tricks on the bits, so that every platform computes the
+// same.
 #pragma once
 #include "backends/gpu/objects.hpp"
 
@@ -151,7 +152,8 @@ __device__ __forceinline__ uint32_t multiply_pair(uint32_t a, uint32_t b) {
     asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(0x80008000u));
     return r;
 #else
-    const float low = float_of(a << 16) * float_of(b << 16), high = float_of(a & 0xFFFF0000u) * float_of(b & 0xFFFF0000u);
+    const float low = float_of(a << 16) * float_of(b << 16),
+                high = float_of(a & 0xFFFF0000u) * float_of(b & 0xFFFF0000u);
     return bits_of(low) >> 16 | (bits_of(high) & 0xFFFF0000u);
 #endif
 }
@@ -219,10 +221,14 @@ __device__ __forceinline__ void decode_piece(const uint32_t *raw, const PairScal
 
 /// How many pieces a 16-byte load of this type holds; 0: not one for the matrix units.
 __host__ __device__ constexpr int slabs_of(int32_t dtype) {
-    return dtype == DSV4_FP4_E2M1 ? Fp4::slabs : dtype == DSV4_FP8_E4M3 ? Fp8::slabs : dtype == DSV4_BF16 ? Bf16::slabs : 0;
+    return dtype == DSV4_FP4_E2M1   ? Fp4::slabs
+           : dtype == DSV4_FP8_E4M3 ? Fp8::slabs
+           : dtype == DSV4_BF16     ? Bf16::slabs
+                                    : 0;
 }
 
-/// Exact in bf16 with power-of-two scales, rows of whole 16-byte pieces, one scale for each, scale blocks that shifts find.
+/// Exact in bf16 with power-of-two scales, rows of whole 16-byte pieces, one scale for each, scale blocks that shifts
+/// find.
 inline bool takes_matrix_units(const Matrix &m) {
     const int piece = 8 * slabs_of(m.dtype);
     if (!piece || m.columns % piece) return false;

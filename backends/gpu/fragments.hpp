@@ -1,5 +1,5 @@
-// Fragments of mma_bf16_m16n8k16 from row-major bf16 in shared memory; rows begin at multiples of 16 bytes. A pitch of 16
-// bytes more than a multiple of 128 puts eight rows into different banks. Collectives of a subgroup.
+// Fragments of mma_bf16_m16n8k16 from row-major bf16 in shared memory; rows begin at multiples of 16 bytes. A pitch of
+// 16 bytes more than a multiple of 128 puts eight rows into different banks. Collectives of a subgroup.
 #pragma once
 #include "backends/gpu/portable.hpp"
 

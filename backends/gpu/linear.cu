@@ -1,7 +1,8 @@
 // linear(): which kernel runs, and what it needs. Never a matter of the result (linear.hpp).
 #include "backends/gpu/linear.hpp"
-#include <algorithm>
+#include "backends/gpu/plain.hpp"
 #include "backends/gpu/tiles.hpp"
+#include <algorithm>
 
 namespace dsv4::gpu {
 namespace {
@@ -62,7 +63,8 @@ __global__ void __launch_bounds__(block_threads) add_segments(DSV4_PARAMETER Den
     work.y[work.column * work.ldy + row] = sum;
 }
 
-__global__ void __launch_bounds__(block_threads) round_kernel(const float *x, int64_t ldx, int32_t n, float *out, Rows live) {
+__global__ void __launch_bounds__(block_threads)
+    round_kernel(const float *x, int64_t ldx, int32_t n, float *out, Rows live) {
     const auto row = int32_t(blockIdx.y);
     if (row >= live.live()) return;
     const int begin = (int(blockIdx.x) * block_subgroups + subgroup_of_block()) * 128;
@@ -97,9 +99,9 @@ unsigned number_blocks(Dense &d, const std::vector<int> &heights) {
         d.first_block[i + 1] = d.first_block[i] + int32_t(ceil_div(d.items[i].rows, heights[size_t(i)]));
     return unsigned(d.first_block[d.count]);
 }
-unsigned number_blocks(Dense &d, Kernel kernel) {
+unsigned number_blocks(Dense &d, Kernel kernel, int tile = 16, int repeat = 1) {
     std::vector<int> heights;
-    for (int i = 0; i < d.count; ++i) heights.push_back(height_of(kernel, d.items[i].w.columns));
+    for (int i = 0; i < d.count; ++i) heights.push_back(height_of(kernel, d.items[i].w.columns, tile, repeat));
     return number_blocks(d, heights);
 }
 
@@ -168,8 +170,12 @@ void multiply_on_matrix_units(dsv4_queue &queue, Dense d) {
         pitch = std::max(pitch, size_t(pitch_of(d.items[i].w.columns)) * 2);
     }
     if (columns <= 8 && sums + pitch * size_t(columns) <= room) {
-        const unsigned blocks = number_blocks(d, KERNEL_FEW);
-        launch(multiply_few<Dense>, dim3(blocks), block_threads, sums + pitch * size_t(columns), queue.stream, d, columns);
+        int tile = 16;
+        unsigned blocks = number_blocks(d, KERNEL_FEW, tile);
+        if (int64_t(blocks) * 2 < int64_t(queue.device.properties.processors) * 3)
+            blocks = number_blocks(d, KERNEL_FEW, tile = 8); // two blocks find room on a processor
+        launch(multiply_few<Dense>, dim3(blocks), block_threads, sums + pitch * size_t(columns), queue.stream, d,
+               columns, tile);
         return;
     }
     if (columns <= 64) {
@@ -185,8 +191,8 @@ void multiply_on_matrix_units(dsv4_queue &queue, Dense d) {
     }
     pack(queue, d);
     const unsigned blocks = number_blocks(d, KERNEL_MANY);
-    const bool wide = tile_bytes(128) <= shared &&
-                      int64_t(blocks) * ceil_div(columns, 128) >= queue.device.properties.processors;
+    const bool wide =
+        tile_bytes(128) <= shared && int64_t(blocks) * ceil_div(columns, 128) >= queue.device.properties.processors;
     const int width = wide ? 128 : 64;
     const auto across = unsigned(ceil_div(columns, width));
     int most = 1;
@@ -241,8 +247,10 @@ void linear(dsv4_queue &queue, const Rows &rows, const Product *products, int co
         }
     }
     Dense d = dense(rows, plain, device.official());
-    const unsigned blocks = number_blocks(d, KERNEL_PLAIN);
-    launch(multiply_plain<Dense>, dim3(blocks, unsigned(ceil_div(rows.grid, 8))), block_threads, 0, queue.stream, d, 8);
+    const int repeat = rows.grid > 64 ? 8 : 1; // large batches read their columns from the first-level cache
+    const unsigned blocks = number_blocks(d, KERNEL_PLAIN, 16, repeat);
+    launch(multiply_plain<Dense>, dim3(blocks, unsigned(ceil_div(rows.grid, 8))), block_threads, 0, queue.stream, d, 8,
+           repeat);
 }
 
 } // namespace dsv4::gpu

@@ -2,15 +2,15 @@
 //
 //   few      up to 8 columns: the subgroups of a block take the segments of k; one block has all of a row
 //   some     a block takes one segment of 128 rows, partial sums go to memory, `add_segments` finishes
-//   many     tiles of 128 rows whose weights are decoded once into shared memory
-//   plain    float32, any type and size
+//   many     tiles of 128 rows whose weights are decoded once into shared memory (tiles.hpp)
+//   plain    float32, any type and size (plain.hpp)
 //
 // "Rows" are those of the weights, "columns" the tokens. A Source says what a block works on (Work).
 //
-// Operand order. Weights are the A operand: lane 4g + t holds rows g and g + 8. Of each group of 32 * F::slabs values of
-// a row (64 bytes in every format) thread t loads 16 bytes with one instruction, F::slabs pieces of 8 values. Slab s of
-// a group is piece s of the four threads: 32 values, the k of two multiplications. Activations lie in shared memory slab
-// after slab, thread after thread, so that a thread's share of a slab is 16 bytes too.
+// Operand order. Weights are the A operand: lane 4g + t holds rows g and g + 8. Of each group of 32 * F::slabs values
+// of a row (64 bytes in every format) thread t loads 16 bytes with one instruction, F::slabs pieces of 8 values. Slab s
+// of a group is piece s of the four threads: 32 values, the k of two multiplications. Activations lie in shared memory
+// slab after slab, thread after thread, so that a thread's share of a slab is 16 bytes too.
 #pragma once
 #include "backends/gpu/formats.hpp"
 
@@ -46,7 +46,7 @@ struct Work {
     int32_t divisor, active; // active: pairs of a token
     float *y;                // column's row, element n - first
     int64_t ldy;
-    float *partial;          // [segments, column_count, rows]
+    float *partial; // [segments, column_count, rows]
     int32_t column_count;
     bool round_output;
 
@@ -56,16 +56,26 @@ struct Work {
 
 enum Kernel { KERNEL_FEW, KERNEL_SOME, KERNEL_MANY, KERNEL_PLAIN };
 
-/// Rows of a block.
-__host__ __device__ inline int height_of(Kernel kernel, int columns) {
+/// How many subgroups share a row of KERNEL_PLAIN: a power of two, 512 values of k each or more.
+__host__ __device__ inline int ways_of(int columns) {
+    int ways = 1;
+    while (ways < block_subgroups && ways * 2 * segment <= columns) ways *= 2;
+    return ways;
+}
+/// Row tiles of a block of KERNEL_FEW, so that its subgroups have a segment each.
+__host__ __device__ inline int tiles_of(int columns) {
+    const int n = segments_of(columns);
+    return n >= block_subgroups ? 1 : block_subgroups / n;
+}
+
+/// Rows of a block; `tile`: of a row tile of KERNEL_FEW, 16 or 8. Tiles of 8 leave half of a multiplication empty, and
+/// give small matrices twice the blocks. `repeat`: how often a block of KERNEL_PLAIN goes on to the next rows.
+__host__ __device__ inline int height_of(Kernel kernel, int columns, int tile = 16, int repeat = 1) {
     switch (kernel) {
-    case KERNEL_FEW: {
-        const int n = segments_of(columns);
-        return n >= block_subgroups ? 16 : 16 * (block_subgroups / n);
-    }
+    case KERNEL_FEW: return tile * tiles_of(columns);
     case KERNEL_SOME:
     case KERNEL_MANY: return 128;
-    case KERNEL_PLAIN: return block_subgroups;
+    case KERNEL_PLAIN: return block_subgroups / ways_of(columns) * repeat;
     }
     return 1;
 }
@@ -133,10 +143,11 @@ template <class F> struct Raw {
     uint4 row[2][groups];
     uint32_t scales[2]; // a byte per group
 
-    /// Chunk `chunk` of segment `s`.
-    __device__ __forceinline__ void load(const Matrix &w, int row0, int row_end, int s, int chunk) {
+    /// Chunk `chunk` of segment `s`; tile: 8 leaves the second row out.
+    __device__ __forceinline__ void load(const Matrix &w, int row0, int row_end, int s, int chunk, int tile = 16) {
         const int lane = lane_of_subgroup(), g = lane / 4, t = lane % 4;
-        const int group0 = s * (segment / (32 * F::slabs)) + chunk * groups, k0 = group0 * 32 * F::slabs + t * 8 * F::slabs;
+        const int group0 = s * (segment / (32 * F::slabs)) + chunk * groups,
+                  k0 = group0 * 32 * F::slabs + t * 8 * F::slabs;
         const int shift = F::slabs > 1 && w.scale_dtype ? scale_shift(w) : 0;
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
@@ -144,8 +155,10 @@ template <class F> struct Raw {
             const auto *at = reinterpret_cast<const uint4 *>(w.data + r * w.row_bytes + group0 * 64 + t * 16);
             scales[half] = 0x7F7F7F7Fu;
 #pragma unroll
-            for (int i = 0; i < groups; ++i)
-                row[half][i] = k0 + i * 32 * F::slabs < w.columns ? load_once(at + i * 4) : make_uint4(0, 0, 0, 0);
+            for (int i = 0; i < groups; ++i) {
+                const bool there = k0 + i * 32 * F::slabs < w.columns && (half == 0 || tile == 16);
+                row[half][i] = there ? load_once(at + i * 4) : make_uint4(0, 0, 0, 0);
+            }
             if (F::slabs > 1 && w.scale_dtype) {
                 const uint8_t *scale = scale_row(w, r);
                 scales[half] = 0;
@@ -170,7 +183,8 @@ __device__ __forceinline__ void multiply_chunk(const Raw<F> &raw, const uint16_t
 #pragma unroll
     for (int i = 0; i < Raw<F>::groups; ++i) {
         if (i >= groups_left) break; // the same for the whole subgroup
-        const PairScale scale[2] = {F::scale(raw.scales[0] >> (8 * i) & 255u), F::scale(raw.scales[1] >> (8 * i) & 255u)};
+        const PairScale scale[2] = {F::scale(raw.scales[0] >> (8 * i) & 255u),
+                                    F::scale(raw.scales[1] >> (8 * i) & 255u)};
 #pragma unroll
         for (int s = 0; s < F::slabs; ++s) {
             uint32_t a[2][4];
@@ -187,8 +201,7 @@ __device__ __forceinline__ void multiply_chunk(const Raw<F> &raw, const uint16_t
             for (int n = 0; n < tiles; ++n) {
                 const int c = n * 8 + g;
                 uint4 b = make_uint4(0, 0, 0, 0);
-                if (c < columns)
-                    b = *reinterpret_cast<const uint4 *>(xs + c * pitch + (i * F::slabs + s) * 32 + t * 8);
+                if (c < columns) b = *reinterpret_cast<const uint4 *>(xs + c * pitch + (i * F::slabs + s) * 32 + t * 8);
                 const uint32_t b0[2] = {b.x, b.y}, b1[2] = {b.z, b.w};
                 mma_bf16_m16n8k16(sums[n], first, b0);
                 mma_bf16_m16n8k16(sums[n], second, b1);
@@ -206,16 +219,24 @@ template <class F> struct Chunks {
     }
 };
 
-/// One row tile of 16 times one segment. raw holds chunk 0 already; xs begins at the segment.
+/// A row tile and a segment of k.
+struct Unit {
+    int row0, segment, tile;
+};
+
+/// One unit. raw holds its chunk 0 already, and that of `following` afterwards (row0 < 0: there is none); xs begins at
+/// the segment.
 template <class F, int tiles>
-__device__ __forceinline__ void multiply_segment(const Work &work, Raw<F> &raw, int row0, int row_end, int s,
-                                                 const uint16_t *xs, int pitch, int columns, float (&sums)[tiles][4]) {
+__device__ __forceinline__ void multiply_unit(const Work &work, Raw<F> &raw, const Unit &unit, const Unit &following,
+                                              const uint16_t *xs, int pitch, int columns, float (&sums)[tiles][4]) {
+    const int row_end = work.first + work.rows, s = unit.segment;
 #pragma unroll
     for (int n = 0; n < tiles; ++n) sums[n][0] = sums[n][1] = sums[n][2] = sums[n][3] = 0;
 #pragma unroll
     for (int chunk = 0; chunk < Chunks<F>::per_segment; ++chunk) {
         Raw<F> next = raw;
-        if (chunk + 1 < Chunks<F>::per_segment) next.load(work.w, row0, row_end, s, chunk + 1);
+        if (chunk + 1 < Chunks<F>::per_segment) next.load(work.w, unit.row0, row_end, s, chunk + 1, unit.tile);
+        else if (following.row0 >= 0) next.load(work.w, following.row0, row_end, following.segment, 0, following.tile);
         multiply_chunk<F, tiles>(raw, xs + chunk * Raw<F>::groups * F::slabs * 32, pitch, columns,
                                  Chunks<F>::groups(work.w.columns, s, chunk), sums);
         raw = next;
@@ -225,55 +246,57 @@ __device__ __forceinline__ void multiply_segment(const Work &work, Raw<F> &raw, 
 // ---- few ------------------------------------------------------------------------------------------------------------
 
 /// Bytes of shared memory that are not activations: the sums of every segment of a block, [16 rows, 8 columns] each.
-__host__ __device__ inline int sums_bytes(int columns) {
-    const int n = segments_of(columns), tiles = height_of(KERNEL_FEW, columns) / 16;
-    return n * tiles * 16 * 8 * 4;
-}
+__host__ __device__ inline int sums_bytes(int columns) { return segments_of(columns) * tiles_of(columns) * 16 * 8 * 4; }
 
-template <class F> __device__ __forceinline__ void few_block(const Work &work, int columns_at_once) {
-    const int K = work.w.columns, count = segments_of(K), tiles = height_of(KERNEL_FEW, K) / 16, pitch = pitch_of(K);
+template <class F> __device__ __forceinline__ void few_block(const Work &work, int columns_at_once, int tile_height) {
+    const int K = work.w.columns, count = segments_of(K), tiles = tiles_of(K), pitch = pitch_of(K);
     const int subgroup = subgroup_of_block(), lane = lane_of_subgroup(), g = lane / 4, t = lane % 4;
-    const int row_block = work.first + work.block * tiles * 16, row_end = work.first + work.rows;
+    const int row_block = work.first + work.block * tiles * tile_height, row_end = work.first + work.rows;
     float *sums = dynamic_shared<float>();
     auto *xs = reinterpret_cast<uint16_t *>(dynamic_shared<uint8_t>() + sums_bytes(K));
+    const auto unit_of = [&](int u) {
+        return u < tiles * count ? Unit{row_block + u / count * tile_height, u % count, tile_height} : Unit{-1, 0, 0};
+    };
     for (int column = work.column; column < work.columns; column += columns_at_once) {
         const int columns = min(columns_at_once, work.columns - column);
         Raw<F> raw;
-        if (subgroup < tiles * count) // weights are on their way while activations are staged
-            raw.load(work.w, row_block + subgroup / count * 16, row_end, subgroup % count, 0);
+        Unit unit = unit_of(subgroup);
+        if (unit.row0 >= 0) // weights are on their way while activations are staged
+            raw.load(work.w, unit.row0, row_end, unit.segment, 0, tile_height);
         if (column != work.column) __syncthreads();
         stage_inputs<F>(work, column, columns, 0, padded(K), xs, pitch);
         __syncthreads();
 #pragma unroll 1
         for (int u = subgroup; u < tiles * count; u += block_subgroups) {
-            const int row0 = row_block + u / count * 16, s = u % count;
-            if (u != subgroup) raw.load(work.w, row0, row_end, s, 0);
+            const Unit following = unit_of(u + block_subgroups);
             float c[1][4];
-            multiply_segment<F, 1>(work, raw, row0, row_end, s, xs + s * segment, pitch, columns, c);
+            multiply_unit<F, 1>(work, raw, unit, following, xs + unit.segment * segment, pitch, columns, c);
+            unit = following;
             float *to = sums + u * 128;
             to[2 * t * 16 + g] = c[0][0], to[(2 * t + 1) * 16 + g] = c[0][1];
             to[2 * t * 16 + g + 8] = c[0][2], to[(2 * t + 1) * 16 + g + 8] = c[0][3];
         }
         __syncthreads();
-        for (int i = int(threadIdx.x); i < tiles * 16 * columns; i += block_threads) {
-            const int tile = i / 16 % tiles, row = i % 16, c = i / (16 * tiles);
+        for (int i = int(threadIdx.x); i < tiles * tile_height * columns; i += block_threads) {
+            const int row = i % tile_height, tile = i / tile_height % tiles, c = i / (tile_height * tiles);
             const float *from = sums + tile * count * 128 + c * 16 + row;
             float sum = from[0];
             for (int s = 1; s < count; ++s) sum += from[s * 128];
-            const int n = row_block + tile * 16 + row;
+            const int n = row_block + tile * tile_height + row;
             if (n < row_end) work.y[work.output_row(column + c) * work.ldy + n - work.first] = sum;
         }
     }
 }
 
 template <class Source>
-__global__ void __launch_bounds__(block_threads, 2) multiply_few(DSV4_PARAMETER Source source, int columns_at_once) {
+__global__ void __launch_bounds__(block_threads, 2)
+    multiply_few(DSV4_PARAMETER Source source, int columns_at_once, int tile_height) {
     Work work;
     if (!source.find(work, KERNEL_FEW, 0)) return;
     switch (work.w.dtype) {
-    case DSV4_FP4_E2M1: few_block<Fp4>(work, columns_at_once); break;
-    case DSV4_FP8_E4M3: few_block<Fp8>(work, columns_at_once); break;
-    default: few_block<Bf16>(work, columns_at_once);
+    case DSV4_FP4_E2M1: few_block<Fp4>(work, columns_at_once, tile_height); break;
+    case DSV4_FP8_E4M3: few_block<Fp8>(work, columns_at_once, tile_height); break;
+    default: few_block<Bf16>(work, columns_at_once, tile_height);
     }
 }
 
@@ -307,7 +330,7 @@ template <class F, int tiles> __device__ __forceinline__ void some_block(const W
     stage_inputs<F>(work, work.column, columns, s * segment, min((s + 1) * segment, padded(work.w.columns)), xs, pitch);
     __syncthreads();
     float c[tiles][4];
-    multiply_segment<F, tiles>(work, raw, row0, row_end, s, xs, pitch, columns, c);
+    multiply_unit<F, tiles>(work, raw, Unit{row0, s, 16}, Unit{-1, 0, 0}, xs, pitch, columns, c);
     store_fragment<tiles>(work, segments_of(work.w.columns) > 1, s, row0, work.column, c);
 }
 
@@ -321,62 +344,6 @@ __global__ void __launch_bounds__(block_threads, tiles > 4 ? 1 : 2) multiply_som
     case DSV4_FP4_E2M1: some_block<Fp4, tiles>(work, s); break;
     case DSV4_FP8_E4M3: some_block<Fp8, tiles>(work, s); break;
     default: some_block<Bf16, tiles>(work, s);
-    }
-}
-
-// ---- plain ----------------------------------------------------------------------------------------------------------
-
-__device__ __forceinline__ void load_plain(const float *p, int left, bool together, float (&v)[8]) {
-    if (together) return load_eight(p, v);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) v[i] = i < left ? p[i] : 0.0f;
-}
-
-/// A subgroup takes a row of w, a lane eight values of every 256.
-template <class Source> __global__ void __launch_bounds__(block_threads) multiply_plain(DSV4_PARAMETER Source source, int width) {
-    DSV4_SHARED(float, parts, [block_subgroups][8][33]);
-    Work work;
-    if (!source.find(work, KERNEL_PLAIN, width)) return;
-    const int K = work.w.columns, lane = lane_of_subgroup(), subgroup = subgroup_of_block();
-    const int row = work.first + work.block * block_subgroups + subgroup;
-    const bool there = row < work.first + work.rows, together = K % 8 == 0 && work.ldx % 4 == 0;
-    const int end = min(work.columns, work.column + width);
-    for (int column = work.column; column < end; column += 8) {
-        const int columns = min(8, end - column);
-        const float *x[8];
-        float sum[8];
-#pragma unroll
-        for (int c = 0; c < 8; ++c) {
-            x[c] = work.x + (c < columns ? work.input_row(column + c) : 0) * work.ldx;
-            sum[c] = 0;
-        }
-        if (there) {
-#pragma unroll 4
-            for (int k = lane * 8; k < K; k += 256) {
-                float w[8], v[8];
-                eight_elements(work.w, row, k, w);
-#pragma unroll
-                for (int c = 0; c < 8; ++c) {
-                    if (c >= columns) break;
-                    load_plain(x[c] + k, K - k, together, v);
-#pragma unroll
-                    for (int i = 0; i < 8; ++i) sum[c] = fmaf(w[i], v[i], sum[c]);
-                }
-            }
-        }
-        if (column != work.column) __syncthreads();
-#pragma unroll
-        for (int c = 0; c < 8; ++c)
-            if (c < columns) parts[subgroup][c][lane] = sum[c];
-        __syncthreads();
-        const int i = int(threadIdx.x), r = i % block_subgroups, c = i / block_subgroups;
-        const int n = work.first + work.block * block_subgroups + r;
-        if (c < columns && n < work.first + work.rows) {
-            float total = 0;
-            for (int l = 0; l < subgroup_size; ++l) total += parts[r][c][l];
-            work.y[work.output_row(column + c) * work.ldy + n - work.first] =
-                work.round_output ? round_bf16(total) : total;
-        }
     }
 }
 

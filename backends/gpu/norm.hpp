@@ -23,7 +23,8 @@ __device__ __forceinline__ Turn turn_at(int32_t position, float frequency) {
     return {cosf(angle), sinf(angle)};
 }
 __device__ __forceinline__ float2 rotated(float2 v, const Turn &t, bool official) {
-    return make_float2(settled(v.x * t.cosine - v.y * t.sine, official), settled(v.x * t.sine + v.y * t.cosine, official));
+    return make_float2(settled(v.x * t.cosine - v.y * t.sine, official),
+                       settled(v.x * t.sine + v.y * t.cosine, official));
 }
 
 /// The last `turned` of n values of a row in shared memory, in place, by the whole block.

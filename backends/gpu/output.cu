@@ -1,7 +1,7 @@
 // The way out of attention: groups of heads through wo_a, then wo_b.
-#include <algorithm>
 #include "backends/gpu/linear.hpp"
 #include "backends/gpu/ops.hpp"
+#include <algorithm>
 
 namespace dsv4::gpu {
 

@@ -87,7 +87,8 @@ dsv4_status attention_project(dsv4_queue *queue, const dsv4_batch *batch, const 
         const int32_t d = s.head_dim;
         const auto tokens = unsigned(batch->grid_tokens);
         if (!tokens) return;
-        if (d % 2) throw Failure(DSV4_E_UNSUPPORTED, "a head of " + std::to_string(d) + " dims: an even number is needed");
+        if (d % 2)
+            throw Failure(DSV4_E_UNSUPPORTED, "a head of " + std::to_string(d) + " dims: an even number is needed");
         auto *kv = queue->scratch<float>(SCRATCH_A, size_t(tokens) * size_t(d));
         const Product first[2] = {whole(block->matrix(DSV4_ROLE_WQ_A), x->row(0), qr->row(0)),
                                   whole(block->matrix(DSV4_ROLE_WKV), x->row(0), kv)};

@@ -66,7 +66,8 @@ dsv4_status moe_route(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_blo
         linear(*queue, batch->token_rows(), gate);
         const float *bias = block->tid2eid ? nullptr : block->vector(DSV4_ROLE_GATE_BIAS);
         launch(route_kernel, dim3(unsigned(ceil_div(tokens, 4))), 128, size_t(E) * 4 * 2 * 4, queue->stream,
-               Route{batch->view, logits, bias, block->tid2eid, route->row(0), E, s.active_experts, s.vocab, s.routed_scale});
+               Route{batch->view, logits, bias, block->tid2eid, route->row(0), E, s.active_experts, s.vocab,
+                     s.routed_scale});
     });
 }
 

@@ -1,13 +1,13 @@
-// The indexer: which entries of a CSA layer a token attends to (MODEL.md "Indexer"). Queries are rotated, transformed and
-// rounded to FP4 once per step; scores of all visible entries go to memory; the K largest come out of a radix search over
-// their bits, ties to the smaller index. Tokens that see no more than K entries take them all.
-#include <algorithm>
+// The indexer: which entries of a CSA layer a token attends to (MODEL.md "Indexer"). Queries are rotated, transformed
+// and rounded to FP4 once per step; scores of all visible entries go to memory; the K largest come out of a radix
+// search over their bits, ties to the smaller index. Tokens that see no more than K entries take them all.
 #include "backends/gpu/linear.hpp"
 #include "backends/gpu/multiply.hpp"
 #include "backends/gpu/norm.hpp"
 #include "backends/gpu/ops.hpp"
 #include "backends/gpu/rows.hpp"
 #include "backends/gpu/scan.hpp"
+#include <algorithm>
 
 namespace dsv4::gpu {
 namespace {
@@ -20,11 +20,11 @@ constexpr size_t most_scores = size_t(32) << 20;
 struct Select {
     StepView step;
     CacheView cache;
-    float *q, *weights;   // [T, Hi, di], prepared in place; [T, Hi], scaled in place
-    uint16_t *packed;     // [T, Hi, 128]: q in FP4's operand order, or NULL
+    float *q, *weights; // [T, Hi, di], prepared in place; [T, Hi], scaled in place
+    uint16_t *packed;   // [T, Hi, 128]: q in FP4's operand order, or NULL
     const float *rope;
-    float *scores;        // [tokens of a slice, columns]
-    int32_t *selection;   // [T, topk]
+    float *scores;      // [tokens of a slice, columns]
+    int32_t *selection; // [T, topk]
     int32_t heads, rope_dims, topk, columns, first_token;
     float weight_scale;
     bool official, exact;
@@ -37,7 +37,8 @@ struct Select {
 /// A subgroup takes a query: rotation, Hadamard transform, rounding. Grid: heads / 8, tokens.
 __global__ void __launch_bounds__(block_threads) query_kernel(Select a) {
     const auto t = int32_t(blockIdx.y);
-    const int h = int(blockIdx.x) * block_subgroups + subgroup_of_block(), lane = lane_of_subgroup(), n = a.cache.index_dim;
+    const int h = int(blockIdx.x) * block_subgroups + subgroup_of_block(), lane = lane_of_subgroup(),
+              n = a.cache.index_dim;
     if (!a.chooses(t) || h >= a.heads) return; // a whole subgroup
     float *v = dynamic_shared<float>() + subgroup_of_block() * n;
     float *q = a.q + (int64_t(t) * a.heads + h) * n;
@@ -89,13 +90,15 @@ __device__ __forceinline__ uint4 load_codes(const CacheView &cache, const uint8_
         for (int i = 0; i < 4; ++i) w[i] = __ldg(reinterpret_cast<const uint32_t *>(at) + i);
     } else {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) w[i] = at[4 * i] | at[4 * i + 1] << 8 | at[4 * i + 2] << 16 | uint32_t(at[4 * i + 3]) << 24;
+        for (int i = 0; i < 4; ++i)
+            w[i] = at[4 * i] | at[4 * i + 1] << 8 | at[4 * i + 2] << 16 | uint32_t(at[4 * i + 3]) << 24;
     }
     scale = __ldg(row + cache.index_dim / 2 + t);
     return make_uint4(w[0], w[1], w[2], w[3]);
 }
 
-/// Scores on the matrix units: sum_h w_h relu(q_h . k). A subgroup takes 32 keys. Grid: keys / 256, tokens of the slice.
+/// Scores on the matrix units: sum_h w_h relu(q_h . k). A subgroup takes 32 keys. Grid: keys / 256, tokens of the
+/// slice.
 __global__ void __launch_bounds__(block_threads) score_kernel(Select a) {
     constexpr int tiles = 4;
     const auto row = int32_t(blockIdx.y), token = a.first_token + row;
@@ -138,7 +141,8 @@ __global__ void __launch_bounds__(block_threads) score_kernel(Select a) {
 #pragma unroll
         for (int slab = 0; slab < 4; ++slab) {
             const uint16_t *at = q + (h0 + g) * packed_pitch + slab * 32 + t * 8;
-            const uint4 low = *reinterpret_cast<const uint4 *>(at), high = *reinterpret_cast<const uint4 *>(at + 8 * packed_pitch);
+            const uint4 low = *reinterpret_cast<const uint4 *>(at),
+                        high = *reinterpret_cast<const uint4 *>(at + 8 * packed_pitch);
             const uint32_t first[4] = {low.x, high.x, low.y, high.y}, second[4] = {low.z, high.z, low.w, high.w};
 #pragma unroll
             for (int n = 0; n < tiles; ++n) {
@@ -226,7 +230,8 @@ __global__ void __launch_bounds__(choose_threads) choose_kernel(Select a) {
         for (int i = 0; i < 4; ++i) sum += mine[i] = histogram[bins - 1 - (4 * me + i)];
         int above = exclusive_sum(sum, scratch, all);
         for (int i = 0; i < 4; ++i) {
-            if (above < wanted && above + mine[i] >= wanted) found[0] = bins - 1 - (4 * me + i), found[1] = wanted - above;
+            if (above < wanted && above + mine[i] >= wanted)
+                found[0] = bins - 1 - (4 * me + i), found[1] = wanted - above;
             above += mine[i];
         }
         __syncthreads();
@@ -235,7 +240,8 @@ __global__ void __launch_bounds__(choose_threads) choose_kernel(Select a) {
         __syncthreads();
     }
     // Everything above the threshold, and the first `wanted` at it, in the order of their indices.
-    const int32_t each = int32_t(ceil_div(visible, choose_threads)), begin = min(me * each, visible), end = min(begin + each, visible);
+    const int32_t each = int32_t(ceil_div(visible, choose_threads)), begin = min(me * each, visible),
+                  end = min(begin + each, visible);
     int above = 0, equal = 0, all;
     for (int32_t e = begin; e < end; ++e) {
         const uint32_t u = rank_of(scores[e]);
@@ -245,7 +251,8 @@ __global__ void __launch_bounds__(choose_threads) choose_kernel(Select a) {
     int above_before = exclusive_sum(above, scratch, all), equal_before = exclusive_sum(equal, scratch, all);
     for (int32_t e = begin; e < end; ++e) {
         const uint32_t u = rank_of(scores[e]);
-        if (u > threshold || (u == threshold && equal_before < wanted)) out[above_before + min(equal_before, wanted)] = e;
+        if (u > threshold || (u == threshold && equal_before < wanted))
+            out[above_before + min(equal_before, wanted)] = e;
         above_before += u > threshold;
         equal_before += u == threshold;
     }
@@ -253,8 +260,9 @@ __global__ void __launch_bounds__(choose_threads) choose_kernel(Select a) {
 
 } // namespace
 
-dsv4_status attention_select(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_block *block, const dsv4_cache *cache,
-                             const dsv4_buffer *x, const dsv4_buffer *qr, dsv4_buffer *selection, dsv4_error *err) {
+dsv4_status attention_select(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_block *block,
+                             const dsv4_cache *cache, const dsv4_buffer *x, const dsv4_buffer *qr,
+                             dsv4_buffer *selection, dsv4_error *err) {
     return boundary(err, [&] {
         const dsv4_shape &s = block->shape;
         const dsv4_device &device = queue->device;
@@ -293,8 +301,8 @@ dsv4_status attention_select(dsv4_queue *queue, const dsv4_batch *batch, const d
                 launch(score_kernel, dim3(unsigned(ceil_div(longest, score_keys)), count), block_threads,
                        padded_heads * (packed_pitch * 2 + 4), queue->stream, a);
             } else {
-                launch(plain_score_kernel, dim3(unsigned(ceil_div(longest, block_subgroups * 8)), count), block_threads, 0,
-                       queue->stream, a);
+                launch(plain_score_kernel, dim3(unsigned(ceil_div(longest, block_subgroups * 8)), count), block_threads,
+                       0, queue->stream, a);
             }
             launch(choose_kernel, dim3(count), choose_threads, 0, queue->stream, a);
         }

@@ -1,6 +1,6 @@
 // The kernel for many columns (multiply.hpp): a tile of 128 rows by `width` columns. Weights go through registers two
-// stages ahead, are decoded once and put into shared memory; activations, packed in operand order before, are copied there
-// asynchronously. A stage is 64 values of k: two slabs.
+// stages ahead, are decoded once and put into shared memory; activations, packed in operand order before, are copied
+// there asynchronously. A stage is 64 values of k: two slabs.
 #pragma once
 #include "backends/gpu/multiply.hpp"
 
@@ -13,13 +13,14 @@ constexpr size_t tile_bytes(int width) {
     return size_t(weight_buffers * tile_rows + input_buffers * width) * stage_values * 2;
 }
 
-/// Where a thread's 16 bytes of a slab lie in a buffer of rows of 128 bytes; neighbouring rows use the two halves in turn.
+/// Where a thread's 16 bytes of a slab lie in a buffer of rows of 128 bytes; neighbouring rows use the two halves in
+/// turn.
 __device__ __forceinline__ int tile_offset(int row, int slab, int t) {
     return row * stage_values + (slab ^ (row & 1)) * 32 + t * 8;
 }
 
-/// A thread's share of the weights of one stage: two rows' pieces of two slabs. bf16 needs no decoding and no registers:
-/// copy_weights.
+/// A thread's share of the weights of one stage: two rows' pieces of two slabs. bf16 needs no decoding and no
+/// registers: copy_weights.
 template <class F> struct TileRaw {
     static constexpr int pairs = tile_rows * 4 / block_threads;
     uint32_t words[pairs][2][F::words];
@@ -75,7 +76,8 @@ __device__ __forceinline__ void copy_weights(const Matrix &w, int row0, int row_
     }
 }
 
-/// A subgroup's part of a tile: 32 rows by width / 2 columns, its chain of the current segment and the sum of the former.
+/// A subgroup's part of a tile: 32 rows by width / 2 columns, its chain of the current segment and the sum of the
+/// former.
 template <int width> struct TileSums {
     static constexpr int across = width / 16;
     float chain[2][across][4], sum[2][across][4];
@@ -106,8 +108,8 @@ template <int width> struct TileSums {
             for (int m = 0; m < 2; ++m)
 #pragma unroll
                 for (int half = 0; half < 2; ++half)
-                    a[m][half] = *reinterpret_cast<const uint4 *>(
-                        weights + tile_offset(row0 + m * 16 + half * 8 + g, slab, t));
+                    a[m][half] =
+                        *reinterpret_cast<const uint4 *>(weights + tile_offset(row0 + m * 16 + half * 8 + g, slab, t));
 #pragma unroll
             for (int n = 0; n < across; ++n) {
                 const uint4 b = *reinterpret_cast<const uint4 *>(inputs + tile_offset(column0 + n * 8 + g, slab, t));
@@ -126,11 +128,13 @@ template <int width> struct TileSums {
 
 /// Stage `stage` of the tile's columns. Columns that are not there repeat the last: nobody stores what comes of them.
 template <int width>
-__device__ __forceinline__ void copy_inputs(const Work &work, const int32_t (&rows)[width / 32], int stage, uint16_t *to) {
+__device__ __forceinline__ void copy_inputs(const Work &work, const int32_t (&rows)[width / 32], int stage,
+                                            uint16_t *to) {
 #pragma unroll
     for (int j = 0; j < width / 32; ++j) {
         const int p = int(threadIdx.x) + j * block_threads, c = p / 8, piece = p % 8;
-        const uint16_t *from = work.packed + int64_t(rows[j]) * padded(work.w.columns) + stage * stage_values + piece * 8;
+        const uint16_t *from =
+            work.packed + int64_t(rows[j]) * padded(work.w.columns) + stage * stage_values + piece * 8;
         copy_async_16(to + tile_offset(c, piece / 4, piece % 4), from);
     }
 }
@@ -149,7 +153,9 @@ __device__ __forceinline__ void many_block(const Work &work, int begin, int end,
         rows[j] = work.input_row(min(work.column + c, work.columns - 1));
     }
     const auto weight_buffer = [&](int i) { return weights + i * tile_rows * stage_values; };
-    const auto input_buffer = [&](int stage) { return inputs + (stage - begin) % input_buffers * width * stage_values; };
+    const auto input_buffer = [&](int stage) {
+        return inputs + (stage - begin) % input_buffers * width * stage_values;
+    };
     const auto fetch = [&](TileRaw<F> &raw, int stage) {
         if (stage < end) {
             raw.load(work.w, row0, row_end, stage);
