@@ -36,26 +36,52 @@ note() { # name, status, text
 }
 # step NAME SECONDS COMMAND...: runs it within its own time and what is left of all; its last line goes into the table.
 step() {
-    local name=$1 most=$2 log status seconds from=$SECONDS
+    local name=$1 most=$2 log status from=$SECONDS
     shift 2
     log="$out/${name//[^a-zA-Z0-9_.-]/_}.log"
     if [ "$(left)" -lt 5 ]; then
-        note "$name" "SKIPPED" "no time left"
+        note "$name" SKIPPED "no time left"
         return 1
     fi
     [ "$most" -lt "$(left)" ] || most=$(left)
     timeout "$most" "$@" >"$log" 2>&1
     status=$?
-    seconds=$((SECONDS - from))
-    case $status in
-    0) note "$name" ok "${seconds} s; $(grep -v '^ *$' "$log" | tail -n 1 | cut -c1-90)" ;;
-    124) note "$name" TIMEOUT "after $most s, see $log" ;;
+    settle "$name" "$status" $((SECONDS - from)) "$log"
+    return $status
+}
+settle() { # name, status, seconds, log
+    case $2 in
+    0) note "$1" ok "$3 s; $(grep -v '^ *$' "$4" | tail -n 1 | cut -c1-90)" ;;
+    124) note "$1" TIMEOUT "after $3 s, see $4" ;;
     *)
-        note "$name" FAIL "status $status after ${seconds} s, see $log"
-        grep -E '^FAIL|error|Error' "$log" | head -n 8 || tail -n 8 "$log"
+        note "$1" FAIL "status $2 after $3 s, see $4"
+        grep -E '^FAIL|error|Error' "$4" | head -n 8 || tail -n 8 "$4"
         ;;
     esac
-    return $status
+}
+# beside NAME SECONDS COMMAND...: the same, with others at its side; gather waits for them all. Not for what is timed.
+waiting=()
+beside() {
+    local name=$1 most=$2 log
+    shift 2
+    log="$out/${name//[^a-zA-Z0-9_.-]/_}.log"
+    [ "$most" -lt "$(left)" ] || most=$(left)
+    (
+        from=$SECONDS
+        timeout "$most" "$@" >"$log" 2>&1
+        echo "$? $((SECONDS - from))" >"$log.status"
+    ) &
+    waiting+=("$name")
+}
+gather() {
+    local name log status seconds
+    wait
+    for name in "${waiting[@]}"; do
+        log="$out/${name//[^a-zA-Z0-9_.-]/_}.log"
+        read -r status seconds <"$log.status"
+        settle "$name" "$status" "$seconds" "$log"
+    done
+    waiting=()
 }
 
 command -v nvidia-smi >/dev/null && nvidia-smi --query-gpu=name,memory.total,memory.free,driver_version --format=csv,noheader
@@ -86,31 +112,32 @@ bin="$build/bin"
 
 step "backends" 20 "$bin/dsv4" backends
 for plugin in cuda hip; do
-    step "unit tests, $plugin" 60 "$bin/gpu_unit_$plugin"
-    step "conformance, $plugin" 120 "$bin/conformance_test" "$plugin"
+    beside "unit tests, $plugin" 100 "$bin/gpu_unit_$plugin"
+    beside "conformance, $plugin" 180 "$bin/conformance_test" "$plugin"
 done
-step "step graphs, cuda" 60 env DSV4_TEST_BACKEND=cuda "$bin/test_conformance_gpu_step_graph"
+beside "step graphs, cuda" 60 env DSV4_TEST_BACKEND=cuda "$bin/test_conformance_gpu_step_graph"
 # Whole models through the public API: the oracle's numbers, and that chunks, neighbours and cuts change no bit.
 [ -z "$vectors" ] || export DSV4_TEST_VECTORS="$vectors"
-step "exact vectors, cuda" 60 env DSV4_TEST_BACKEND=cuda "$bin/test_golden_exact"
-step "invariance, cuda" 60 env DSV4_TEST_BACKEND=cuda "$bin/test_golden_invariance"
-
+beside "exact vectors, cuda" 100 env DSV4_TEST_BACKEND=cuda "$bin/test_golden_exact"
+beside "invariance, cuda" 100 env DSV4_TEST_BACKEND=cuda "$bin/test_golden_invariance"
 sanitizer=$(command -v compute-sanitizer || true)
 if [ -n "$sanitizer" ]; then
     for tool in memcheck racecheck; do
-        step "$tool, odd-c" 90 "$sanitizer" --tool "$tool" --error-exitcode 9 \
+        beside "$tool, odd-c" 180 "$sanitizer" --tool "$tool" --error-exitcode 9 \
             "$bin/conformance_test" --shape=odd-c --check=operator cuda
     done
 else
     note "compute-sanitizer" SKIPPED "not installed"
 fi
-
+if [ "$quick" = 0 ]; then
+    for shape in flash pro; do
+        beside "conformance $shape widths, cuda" 180 "$bin/conformance_test" --full "--shape=$shape" cuda
+    done
+fi
+gather
 if [ "$quick" = 0 ]; then
     step "times, flash" 110 "$bin/gpu_bench" --backend cuda --shape flash
-    step "generate, synthetic flash" 60 "$bin/dsv4" bench --synthetic flash:layers=3 --backend cuda --prompt 2048 --decode 64
-    for shape in flash pro; do
-        step "conformance $shape widths, cuda" 90 "$bin/conformance_test" --full "--shape=$shape" cuda
-    done
+    step "generate, synthetic flash" 90 "$bin/dsv4" bench --synthetic flash:layers=3 --backend cuda --prompt 2048 --decode 64
 fi
 
 echo
