@@ -74,13 +74,13 @@ __device__ __forceinline__ float fake_fp4(float x, int exponent) {
 
 // ---- weights, one value or eight at a time ------------------------------------------------------------------------
 
-__device__ __forceinline__ float scale_at(const Matrix &m, int32_t row, int32_t column) {
+__host__ __device__ __forceinline__ float scale_at(const Matrix &m, int32_t row, int32_t column) {
     if (!m.scale_dtype) return 1.0f;
     const int64_t i = int64_t(row / m.scale_block_rows) * m.scale_columns + column / m.scale_block_columns;
     return m.scale_dtype == DSV4_E8M0 ? e8m0_decode(m.scale[i]) : reinterpret_cast<const float *>(m.scale)[i];
 }
 
-__device__ __forceinline__ float element(const Matrix &m, int32_t row, int32_t column) {
+__host__ __device__ __forceinline__ float element(const Matrix &m, int32_t row, int32_t column) {
     const uint8_t *p = m.data + row * m.row_bytes;
     float v = 0;
     switch (m.dtype) {

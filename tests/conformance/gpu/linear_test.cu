@@ -101,15 +101,18 @@ Weight random_weight(Machine &machine, int32_t dtype, int32_t scale_dtype, int32
     return w;
 }
 
+struct Kind {
+    int32_t dtype, scale_dtype, rows, columns;
+};
+
 } // namespace
 
 TEST_CASE("a row's product has the same bits whatever kernel computes it") {
     const auto [dtype, scale_dtype, rows, columns] =
-        GENERATE(std::tuple{DSV4_FP8_E4M3, DSV4_E8M0, 150, 256}, std::tuple{DSV4_FP8_E4M3, DSV4_E8M0, 140, 1200},
-                 std::tuple{DSV4_FP4_E2M1, DSV4_E8M0, 140, 1184}, std::tuple{DSV4_FP4_E2M1, DSV4_E8M0, 40, 4480},
-                 std::tuple{DSV4_BF16, 0, 97, 200}, std::tuple{DSV4_BF16, 0, 130, 1048},
-                 std::tuple{DSV4_FP8_E4M3, 0, 40, 384}, std::tuple{DSV4_F16, 0, 20, 72},
-                 std::tuple{DSV4_F32, 0, 20, 333}, std::tuple{DSV4_FP8_E4M3, DSV4_F32, 40, 384});
+        GENERATE(values<Kind>({{DSV4_FP8_E4M3, DSV4_E8M0, 150, 256}, {DSV4_FP8_E4M3, DSV4_E8M0, 140, 1200},
+                               {DSV4_FP4_E2M1, DSV4_E8M0, 140, 1184}, {DSV4_FP4_E2M1, DSV4_E8M0, 40, 4480},
+                               {DSV4_BF16, 0, 97, 200}, {DSV4_BF16, 0, 130, 1048}, {DSV4_FP8_E4M3, 0, 40, 384},
+                               {DSV4_F16, 0, 20, 72}, {DSV4_F32, 0, 20, 333}, {DSV4_FP8_E4M3, DSV4_F32, 40, 384}}));
     const int32_t ldx = (columns + 3) / 4 * 4 + 8, ldy = rows + 5, most = 70, first = 17;
     std::mt19937 random(1);
     std::normal_distribution<float> normal;
