@@ -32,7 +32,7 @@ struct Dense {
         work.column = int(blockIdx.y) * width, work.columns = live.live();
         work.x = item.x, work.ldx = item.ldx, work.packed = item.packed;
         work.y = item.y, work.ldy = item.ldy, work.partial = item.partial;
-        work.column_count = live.grid;
+        work.column_count = live.grid, work.divisor = 1;
         work.round_output = item.round_output;
         return work.column < work.columns;
     }
@@ -46,7 +46,7 @@ struct PackSource {
     Rows live;
     __device__ __forceinline__ bool find_row(Work &work, int32_t row) const {
         work = {};
-        work.w = w, work.x = x, work.ldx = ldx;
+        work.w = w, work.x = x, work.ldx = ldx, work.divisor = 1;
         return row < live.live();
     }
 };

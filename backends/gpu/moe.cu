@@ -1,181 +1,14 @@
 // The experts. Tokens are grouped by expert on the device, so that the weights of an expert are read once per step; a
 // (token, expert) pair keeps its own rows throughout, and the last kernel adds the pairs of a token in the order of its
 // route, the shared expert last. No sum depends on the grouping.
+#include "backends/gpu/down.hpp"
+#include "backends/gpu/experts.hpp"
 #include "backends/gpu/linear.hpp"
-#include "backends/gpu/norm.hpp"
 #include "backends/gpu/ops.hpp"
-#include "backends/gpu/plain.hpp"
-#include "backends/gpu/scan.hpp"
-#include "backends/gpu/tiles.hpp"
 #include <algorithm>
 
 namespace dsv4::gpu {
 namespace {
-
-constexpr int tile_columns = 64; // pairs of an expert in one tile
-
-/// The pairs of one expert, plan.pairs[first, first + count), and where its matrices are (w1, w3, w2): a block is one
-/// load away from its weights. Pair p is token p / k with its expert p % k.
-struct Group {
-    const uint8_t *data[3], *scale[3];
-    int32_t first, count, first_tile, reserved;
-};
-struct Lists {
-    const Matrix *of[3]; // w1, w3, w2: [E]
-};
-struct Plan {
-    int32_t *counts; // groups, tiles
-    Group *groups;   // ascending by expert
-    int32_t *pairs;  // ascending within a group
-};
-
-/// Block e finds the pairs of expert e and everything that lies before them. Grid: experts.
-__global__ void __launch_bounds__(block_threads)
-    plan_kernel(const int32_t *route, StepView step, int32_t active, Lists lists, Plan plan) {
-    DSV4_SHARED(int, scratch, [4][32]);
-    int *counts = dynamic_shared<int>();
-    const int experts = int(gridDim.x), e = int(blockIdx.x), pairs = step.tokens() * active, me = int(threadIdx.x);
-    const auto expert_of = [&](int p) { return route[int64_t(p / active) * 2 * active + p % active]; };
-    for (int i = me; i < experts; i += block_threads) counts[i] = 0;
-    __syncthreads();
-    for (int p = me; p < pairs; p += block_threads)
-        if (const int32_t x = expert_of(p); x >= 0 && x < experts) atomicAdd(&counts[x], 1);
-    __syncthreads();
-    int first = 0, group = 0, tile = 0;
-    const int end = e == 0 ? experts : e; // block 0 has nothing before it and counts the whole
-    for (int i = me; i < end; i += block_threads) {
-        first += counts[i];
-        group += counts[i] > 0;
-        tile += int(ceil_div(counts[i], tile_columns));
-    }
-    first = block_sum(first, scratch[0]), group = block_sum(group, scratch[1]), tile = block_sum(tile, scratch[2]);
-    if (e == 0) {
-        if (me == 0) plan.counts[0] = group, plan.counts[1] = tile;
-        first = group = tile = 0;
-    }
-    if (!counts[e]) return;
-    if (me == 0) {
-        Group &to = plan.groups[group];
-        for (int i = 0; i < 3; ++i) to.data[i] = lists.of[i][e].data, to.scale[i] = lists.of[i][e].scale;
-        to.first = first, to.count = counts[e], to.first_tile = tile;
-    }
-    const int each = int(ceil_div(pairs, block_threads)), from = min(me * each, pairs), to = min(from + each, pairs);
-    int mine = 0, all;
-    for (int p = from; p < to; ++p) mine += expert_of(p) == e;
-    int at = first + exclusive_sum(mine, scratch[3], all);
-    for (int p = from; p < to; ++p)
-        if (expert_of(p) == e) plan.pairs[at++] = p;
-}
-
-/// What the multiplications of one launch work on: one or two matrices of every expert, and of the shared one.
-struct Experts {
-    struct Side { // of the routed experts, or of the shared one
-        const float *x, *up;
-        const uint16_t *packed;
-        int64_t ldx;
-        float *y[2];
-        int64_t ldy;
-        int32_t rows, columns; // of a matrix
-    };
-    StepView step;
-    Plan plan;
-    Matrix like[2], shared_matrix[2]; // like: of every expert, without addresses
-    Side routed, shared;
-    const float *route;
-    int32_t matrices, first_matrix; // of Group
-    int32_t active, divisor;        // divisor: active where x has a row per token, 1 where it has one per pair
-    int32_t groups, tiles;          // most there can be
-    float limit;
-    bool round_output;
-
-    __device__ __forceinline__ bool find(Work &work, Kernel kernel, int width) const {
-        const auto y = int32_t(blockIdx.y), most = width ? tiles : groups;
-        const bool is_shared = y >= most;
-        const Side &side = is_shared ? shared : routed;
-        const int height = height_of(kernel, side.columns), blocks = (side.rows + height - 1) / height;
-        const int matrix = int(blockIdx.x) / blocks;
-        work = {};
-        work.block = int(blockIdx.x) % blocks;
-        if (matrix >= matrices) return false;
-        if (is_shared) {
-            work.w = shared_matrix[matrix];
-            work.column = (y - most) * width, work.columns = step.tokens();
-        } else {
-            int32_t g = y;
-            if (width) { // the last group that begins at this tile or before
-                if (y >= plan.counts[1]) return false;
-                int32_t end = plan.counts[0];
-                for (g = 0; end - g > 1;) {
-                    const int32_t middle = (g + end) / 2;
-                    if (plan.groups[middle].first_tile <= y) g = middle;
-                    else end = middle;
-                }
-            }
-            if (g >= plan.counts[0]) return false;
-            const Group &group = plan.groups[g];
-            work.w = like[matrix];
-            work.w.data = group.data[first_matrix + matrix], work.w.scale = group.scale[first_matrix + matrix];
-            work.column = (y - group.first_tile) * width, work.columns = group.count;
-            work.gather = plan.pairs + group.first, work.divisor = divisor;
-            work.weight = route, work.active = active;
-        }
-        work.rows = side.rows;
-        work.x = side.x, work.up = side.up, work.packed = side.packed, work.ldx = side.ldx, work.limit = limit;
-        work.y = side.y[matrix], work.ldy = side.ldy;
-        work.round_output = round_output;
-        return work.column < work.columns;
-    }
-};
-
-/// Rows to pack for the multiplication of large batches.
-struct PackRows {
-    Matrix like;
-    const float *x, *up, *route; // route NULL: weight 1
-    int64_t ldx;
-    Rows live;
-    int32_t active;
-    float limit;
-    __device__ __forceinline__ bool find_row(Work &work, int32_t row) const {
-        work = {};
-        work.w = like, work.x = x, work.up = up, work.weight = route, work.ldx = ldx, work.active = active,
-        work.limit = limit;
-        return row < live.live();
-    }
-};
-
-/// gate = weight * swiglu(gate, up) in place; official: as bf16 and, for quantized weights, rounded to FP8 per 128.
-__global__ void __launch_bounds__(block_threads)
-    swiglu_kernel(float *gate, const float *up, const float *route, int32_t n, int32_t active, float limit,
-                  bool official, bool fp8, Rows live) {
-    const auto row = int32_t(blockIdx.y);
-    if (row >= live.live()) return;
-    const int begin = (int(blockIdx.x) * block_subgroups + subgroup_of_block()) * 128;
-    const float weight = route ? weight_of_pair(route, row, active) : 1.0f;
-    float v[4], top = 0;
-    for (int i = 0; i < 4; ++i) {
-        const int k = begin + i * subgroup_size + lane_of_subgroup();
-        const int64_t at = int64_t(row) * n + k;
-        v[i] = k < n ? settled(swiglu(gate[at], up[at], limit, weight), official) : 0.0f;
-        top = fmaxf(top, fabsf(v[i]));
-    }
-    const int exponent = fp8_exponent(subgroup_max(top));
-    for (int i = 0; i < 4; ++i) {
-        const int k = begin + i * subgroup_size + lane_of_subgroup();
-        if (k < n) gate[int64_t(row) * n + k] = fp8 ? fake_fp8(v[i], exponent) : v[i];
-    }
-}
-
-/// y = the outputs of a token's pairs in the order of its route, then the shared expert's. Grid: columns / 256, tokens.
-__global__ void __launch_bounds__(block_threads) combine_kernel(const float *routed, const float *shared, float *y,
-                                                                int32_t n, int32_t active, bool official, Rows live) {
-    const auto t = int32_t(blockIdx.y), c = int32_t(blockIdx.x) * block_threads + int32_t(threadIdx.x);
-    if (t >= live.live() || c >= n) return;
-    float sum = 0;
-#pragma unroll 4
-    for (int32_t i = 0; i < active; ++i) sum += routed[(int64_t(t) * active + i) * n + c];
-    if (shared) sum += shared[int64_t(t) * n + c];
-    y[int64_t(t) * n + c] = settled(sum, official);
-}
 
 /// One call of moe.experts: what its launches share.
 class Call {
@@ -196,11 +29,14 @@ class Call {
     }
 
     void run() {
-        make_plan();
         units_ = queue_.device.native() && takes_matrix_units(block_.w1.like) && takes_matrix_units(block_.w2.like) &&
                  takes_matrix_units(block_.w3.like);
         if (has_shared_)
             for (const Matrix &m : shared_) units_ = units_ && takes_matrix_units(m);
+        const Down down = single_down();
+        const bool single = units_ && tokens_ == 1 && down.bytes() <= room();
+        if (single) groups_ = shape_.active_experts; // every pair has its own block: nothing to group
+        else make_plan();
         const auto inter = size_t(block_.w1.like.rows), shared_inter = size_t(has_shared_ ? shared_[0].rows : 0);
         float *gate = queue_.scratch<float>(SCRATCH_B, pairs_ * inter),
               *up = queue_.scratch<float>(SCRATCH_C, pairs_ * inter);
@@ -213,12 +49,14 @@ class Call {
 
         Experts first = source(0, 2, shape_.active_experts);
         first.like[0] = block_.w1.like, first.like[1] = block_.w3.like;
+        if (single) first.single[0] = block_.w1.list, first.single[1] = block_.w3.list;
         first.shared_matrix[0] = shared_[0], first.shared_matrix[1] = shared_[1];
         first.routed = {input_, nullptr, nullptr, D, {gate, up}, int64_t(inter), int32_t(inter), D};
         first.shared = {
             input_, nullptr, nullptr, D, {shared_gate, shared_up}, int64_t(shared_inter), int32_t(shared_inter), D};
         multiply(first, block_.w1.like, shared_[0], batch_.token_rows());
 
+        if (single) return finish(down, gate, up, shared_gate, shared_up);
         float *out = queue_.scratch<float>(SCRATCH_F, pairs_ * size_t(D)), *shared_out = nullptr;
         if (has_shared_) shared_out = queue_.scratch<float>(SCRATCH_G, tokens_ * size_t(D));
         Experts second = source(2, 1, 1);
@@ -242,6 +80,21 @@ class Call {
     }
 
   private:
+    size_t room() const { return std::min(queue_.device.properties.shared_bytes, size_t(100) * 1024); }
+
+    Down single_down() const {
+        Down d = {};
+        d.list = block_.w2.list, d.like = block_.w2.like, d.shared = shared_[2];
+        d.route = route_, d.y = y_;
+        d.active = shape_.active_experts, d.experts = shape_.experts, d.limit = shape_.swiglu_limit;
+        return d;
+    }
+    void finish(Down d, const float *gate, const float *up, const float *shared_gate, const float *shared_up) {
+        d.step = batch_.view;
+        d.gate = gate, d.up = up, d.shared_gate = shared_gate, d.shared_up = shared_up;
+        launch(down_kernel, dim3(unsigned(ceil_div(shape_.hidden, 16))), block_threads, d.bytes(), queue_.stream, d);
+    }
+
     void make_plan() {
         const auto experts = size_t(shape_.experts);
         groups_ = int32_t(std::min(pairs_, experts));
@@ -258,7 +111,7 @@ class Call {
         Experts e = {};
         e.step = batch_.view, e.plan = plan_, e.route = route_;
         e.first_matrix = first_matrix, e.matrices = matrices, e.active = shape_.active_experts, e.divisor = divisor;
-        e.groups = groups_, e.tiles = tiles_, e.limit = shape_.swiglu_limit;
+        e.experts = shape_.experts, e.limit = shape_.swiglu_limit;
         e.round_output = queue_.device.official();
         return e;
     }
@@ -286,18 +139,17 @@ class Call {
 
     /// `rows`: of the routed experts' input.
     void multiply(Experts e, const Matrix &like, const Matrix &shared_like, const Rows &rows) {
-        const auto shared_groups = unsigned(has_shared_),
-                   token_tiles = unsigned(ceil_div(int64_t(tokens_), tile_columns));
-        const dim3 tiles(0, unsigned(e.tiles) + (has_shared_ ? token_tiles : 0));
+        e.shared_blocks = has_shared_ ? int32_t(ceil_div(int64_t(tokens_), tile_columns)) : 0;
+        const auto tiles = unsigned(tiles_ + e.shared_blocks);
         if (!units_) return multiply_plain_all(e, like, shared_like, rows, tiles);
         const int32_t longest = std::max(e.routed.columns, has_shared_ ? e.shared.columns : 0);
-        const size_t room = std::min(queue_.device.properties.shared_bytes, size_t(100) * 1024),
-                     pitch = size_t(pitch_of(longest)) * 2;
+        const size_t pitch = size_t(pitch_of(longest)) * 2;
         const auto sums =
             size_t(std::max(sums_bytes(e.routed.columns), has_shared_ ? sums_bytes(e.shared.columns) : 0));
-        const size_t at_once = sums < room ? std::min({size_t(8), tokens_, (room - sums) / pitch}) : 0;
+        const size_t at_once = sums < room() ? std::min({size_t(8), tokens_, (room() - sums) / pitch}) : 0;
         if (tokens_ <= 64 && at_once) {
-            launch(multiply_few<Experts>, dim3(row_blocks(e, KERNEL_FEW), unsigned(e.groups) + shared_groups),
+            e.shared_blocks = has_shared_;
+            launch(multiply_few<Experts>, dim3(row_blocks(e, KERNEL_FEW), unsigned(groups_ + e.shared_blocks)),
                    block_threads, sums + at_once * pitch, queue_.stream, e, int(at_once), 16);
             return;
         }
@@ -306,12 +158,12 @@ class Call {
         auto *packed = queue_.scratch<uint16_t>(SCRATCH_H, routed + shared);
         e.routed.packed = pack(e.routed, like, route_, rows, packed);
         if (has_shared_) e.shared.packed = pack(e.shared, shared_like, nullptr, batch_.token_rows(), packed + routed);
-        launch(multiply_many<Experts, tile_columns>, dim3(row_blocks(e, KERNEL_MANY), tiles.y), block_threads,
+        launch(multiply_many<Experts, tile_columns>, dim3(row_blocks(e, KERNEL_MANY), tiles), block_threads,
                tile_bytes(tile_columns), queue_.stream, e);
     }
 
     void multiply_plain_all(Experts e, const Matrix &like, const Matrix &shared_like, const Rows &rows,
-                            const dim3 &tiles) {
+                            unsigned tiles) {
         if (queue_.device.official() && e.matrices == 2) { // w2's input was rounded when it was made
             const bool quantized = is_quantized(like), shared_quantized = has_shared_ && is_quantized(shared_like);
             if (quantized || shared_quantized) {
@@ -321,7 +173,7 @@ class Call {
                 if (shared_quantized) e.shared.x = rounded;
             }
         }
-        launch(multiply_plain<Experts>, dim3(row_blocks(e, KERNEL_PLAIN), tiles.y), block_threads, 0, queue_.stream, e,
+        launch(multiply_plain<Experts>, dim3(row_blocks(e, KERNEL_PLAIN), tiles), block_threads, 0, queue_.stream, e,
                tile_columns, 1);
     }
 

@@ -42,16 +42,16 @@ struct Work {
     float limit;             // of swiglu
     const uint16_t *packed;  // or the input in operand order, rows of padded(k)
     int64_t ldx;
-    const int32_t *gather;   // column -> pair: input row pair / divisor, output row pair; NULL: the column itself
-    int32_t divisor, active; // active: pairs of a token
-    float *y;                // column's row, element n - first
+    const int32_t *gather;         // column -> pair: input row pair / divisor, output row pair; NULL: base + column
+    int32_t base, divisor, active; // active: pairs of a token
+    float *y;                      // column's row, element n - first
     int64_t ldy;
     float *partial; // [segments, column_count, rows]
     int32_t column_count;
     bool round_output;
 
-    __device__ __forceinline__ int32_t output_row(int32_t c) const { return gather ? gather[c] : c; }
-    __device__ __forceinline__ int32_t input_row(int32_t c) const { return gather ? gather[c] / divisor : c; }
+    __device__ __forceinline__ int32_t output_row(int32_t c) const { return gather ? gather[c] : base + c; }
+    __device__ __forceinline__ int32_t input_row(int32_t c) const { return output_row(c) / divisor; }
 };
 
 enum Kernel { KERNEL_FEW, KERNEL_SOME, KERNEL_MANY, KERNEL_PLAIN };
