@@ -9,13 +9,12 @@ constexpr int most_active = 64;
 
 struct Down {
     StepView step;
-    const Matrix *list;  // [E]
-    Matrix like, shared; // like: of every expert, without addresses; shared.data NULL: there is none
-    const float *route;  // k experts, then their weights
-    const float *gate, *up, *shared_gate, *shared_up; // [k, I], [Is]
+    const Matrix *list;                  // [E]
+    Matrix like, shared;                 // like: of every expert, without addresses; shared.data NULL: there is none
+    const float *route;                  // k experts, then their weights
+    const float *hidden, *shared_hidden; // [k, I], [Is]
     float *y;
     int32_t active, experts;
-    float limit;
 
     /// Units of a row tile: the shared expert's segments, then those of every pair.
     __host__ __device__ int shared_units() const { return shared.data ? segments_of(shared.columns) : 0; }
@@ -32,7 +31,7 @@ __device__ __forceinline__ void down_unit(const Matrix &w, int row0, int s, cons
     Work work = {};
     work.w = w, work.rows = w.rows;
     Raw<F> raw;
-    raw.load(w, row0, w.rows, s, 0);
+    raw.load(work, row0, s, 0);
     float c[1][4];
     multiply_unit<F, 1>(work, raw, Unit{row0, s, 16}, Unit{-1, 0, 0}, xs + s * segment, 0, 1, c);
     const int lane = lane_of_subgroup();
@@ -70,12 +69,10 @@ __global__ void __launch_bounds__(block_threads, 2) down_kernel(DSV4_PARAMETER D
         places[1][threadIdx.x] = there ? a.list[e].scale : nullptr;
     }
     Work work = {};
-    work.w = a.like, work.divisor = 1, work.active = a.active, work.limit = a.limit;
-    work.x = a.gate, work.up = a.up, work.ldx = a.like.columns, work.weight = a.route;
+    work.w = a.like, work.divisor = 1, work.x = a.hidden, work.ldx = a.like.columns;
     stage_down(work, a.active, xs);
     if (a.shared.data) {
-        work.w = a.shared, work.x = a.shared_gate, work.up = a.shared_up, work.ldx = a.shared.columns;
-        work.weight = nullptr;
+        work.w = a.shared, work.x = a.shared_hidden, work.ldx = a.shared.columns;
         stage_down(work, 1, shared_xs);
     }
     __syncthreads();

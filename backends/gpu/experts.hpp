@@ -80,6 +80,7 @@ struct Experts {
     const float *route;
     int32_t matrices, first_matrix; // of Group
     int32_t active, divisor;        // divisor: active where x has a row per token, 1 where it has one per pair
+    bool paired;                    // few: y[0] = weight * swiglu of both matrices, of tiles of 8 rows
     int32_t shared_blocks;          // block rows of the shared expert; they come first, being the longest
     const Matrix *single[2];        // the matrices of all experts where there is one token and no plan
     int32_t experts;
@@ -90,13 +91,14 @@ struct Experts {
         const bool is_shared = int32_t(blockIdx.y) < shared_blocks;
         const int32_t y = int32_t(blockIdx.y) - (is_shared ? 0 : shared_blocks);
         const Side &side = is_shared ? shared : routed;
-        const int height = height_of(kernel, side.columns), blocks = (side.rows + height - 1) / height;
+        const int height = height_of(kernel, side.columns, paired ? 8 : 16), blocks = (side.rows + height - 1) / height;
         const int matrix = int(blockIdx.x) / blocks;
         work = {};
         work.block = int(blockIdx.x) % blocks;
         if (matrix >= matrices) return false;
         if (is_shared) {
             work.w = shared_matrix[matrix];
+            if (paired) work.second = shared_matrix[1].data, work.second_scale = shared_matrix[1].scale;
             work.column = y * width, work.columns = step.tokens(), work.divisor = 1;
         } else {
             work.w = like[matrix];
@@ -106,6 +108,7 @@ struct Experts {
                 if (expert < 0 || expert >= experts) return false;
                 const Matrix &m = single[matrix][expert];
                 work.w.data = m.data, work.w.scale = m.scale;
+                if (paired) work.second = single[1][expert].data, work.second_scale = single[1][expert].scale;
                 work.base = y, work.columns = 1;
             } else {
                 int32_t g = y;
@@ -121,6 +124,7 @@ struct Experts {
                 if (g >= plan.counts[0]) return false;
                 const Group &group = plan.groups[g];
                 work.w.data = group.data[first_matrix + matrix], work.w.scale = group.scale[first_matrix + matrix];
+                if (paired) work.second = group.data[1], work.second_scale = group.scale[1];
                 work.column = (y - group.first_tile) * width, work.columns = group.count;
                 work.gather = plan.pairs + group.first;
             }

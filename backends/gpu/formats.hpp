@@ -239,8 +239,8 @@ inline bool takes_matrix_units(const Matrix &m) {
 }
 
 /// Row `row` of the E8M0 scales of a matrix that takes_matrix_units(), and the shift from k to its place there.
-__device__ __forceinline__ const uint8_t *scale_row(const Matrix &m, int row) {
-    return m.scale + int64_t(row >> (31 - __clz(m.scale_block_rows))) * m.scale_columns;
+__device__ __forceinline__ const uint8_t *scale_row(const Matrix &m, int row, const uint8_t *scale) {
+    return scale + int64_t(row >> (31 - __clz(m.scale_block_rows))) * m.scale_columns;
 }
 __device__ __forceinline__ int scale_shift(const Matrix &m) { return 31 - __clz(m.scale_block_columns); }
 

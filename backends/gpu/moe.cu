@@ -33,44 +33,44 @@ class Call {
                  takes_matrix_units(block_.w3.like);
         if (has_shared_)
             for (const Matrix &m : shared_) units_ = units_ && takes_matrix_units(m);
-        const Down down = single_down();
-        const bool single = units_ && tokens_ == 1 && down.bytes() <= room();
-        if (single) groups_ = shape_.active_experts; // every pair has its own block: nothing to group
+        const int32_t D = shape_.hidden, inter = block_.w1.like.rows, shared_inter = has_shared_ ? shared_[0].rows : 0;
+        // Few tokens: gate and up are taken together, what comes of them alone goes to memory.
+        few_ = units_ && tokens_ <= 64 && at_once(D) && at_once(std::max(inter, shared_inter));
+        Down down = single_down();
+        const bool single = few_ && tokens_ == 1 && down.bytes() <= room();
+        if (single) groups_ = shape_.active_experts; // every pair has its own blocks: nothing to group
         else make_plan();
-        const auto inter = size_t(block_.w1.like.rows), shared_inter = size_t(has_shared_ ? shared_[0].rows : 0);
-        float *gate = queue_.scratch<float>(SCRATCH_B, pairs_ * inter),
-              *up = queue_.scratch<float>(SCRATCH_C, pairs_ * inter);
-        float *shared_gate = nullptr, *shared_up = nullptr;
-        if (has_shared_) {
-            shared_gate = queue_.scratch<float>(SCRATCH_D, tokens_ * shared_inter);
-            shared_up = queue_.scratch<float>(SCRATCH_E, tokens_ * shared_inter);
-        }
-        const int32_t D = shape_.hidden;
+        float *gate = queue_.scratch<float>(SCRATCH_B, pairs_ * size_t(inter)), *up = nullptr, *shared_gate = nullptr,
+              *shared_up = nullptr;
+        if (!few_) up = queue_.scratch<float>(SCRATCH_C, pairs_ * size_t(inter));
+        if (has_shared_) shared_gate = queue_.scratch<float>(SCRATCH_D, tokens_ * size_t(shared_inter));
+        if (has_shared_ && !few_) shared_up = queue_.scratch<float>(SCRATCH_E, tokens_ * size_t(shared_inter));
 
-        Experts first = source(0, 2, shape_.active_experts);
+        Experts first = source(0, few_ ? 1 : 2, shape_.active_experts);
+        first.paired = few_;
         first.like[0] = block_.w1.like, first.like[1] = block_.w3.like;
         if (single) first.single[0] = block_.w1.list, first.single[1] = block_.w3.list;
         first.shared_matrix[0] = shared_[0], first.shared_matrix[1] = shared_[1];
-        first.routed = {input_, nullptr, nullptr, D, {gate, up}, int64_t(inter), int32_t(inter), D};
-        first.shared = {
-            input_, nullptr, nullptr, D, {shared_gate, shared_up}, int64_t(shared_inter), int32_t(shared_inter), D};
+        first.routed = {input_, nullptr, nullptr, D, {gate, up}, inter, inter, D};
+        first.shared = {input_, nullptr, nullptr, D, {shared_gate, shared_up}, shared_inter, shared_inter, D};
         multiply(first, block_.w1.like, shared_[0], batch_.token_rows());
+        if (single) {
+            down.step = batch_.view, down.hidden = gate, down.shared_hidden = shared_gate;
+            launch(down_kernel, dim3(unsigned(ceil_div(D, 16))), block_threads, down.bytes(), queue_.stream, down);
+            return;
+        }
 
-        if (single) return finish(down, gate, up, shared_gate, shared_up);
         float *out = queue_.scratch<float>(SCRATCH_F, pairs_ * size_t(D)), *shared_out = nullptr;
         if (has_shared_) shared_out = queue_.scratch<float>(SCRATCH_G, tokens_ * size_t(D));
         Experts second = source(2, 1, 1);
         second.like[0] = block_.w2.like;
         second.shared_matrix[0] = shared_[2];
-        second.routed = {gate, up, nullptr, int64_t(inter), {out, nullptr}, D, D, int32_t(inter)};
-        second.shared = {shared_gate,           shared_up, nullptr, int64_t(shared_inter),
-                         {shared_out, nullptr}, D,         D,       int32_t(shared_inter)};
-        if (!units_) { // the others do this where they read it
-            activate(gate, up, route_, int32_t(inter), is_quantized(block_.w2.like),
-                     batch_.token_rows(shape_.active_experts));
+        second.routed = {gate, up, nullptr, inter, {out, nullptr}, D, D, inter};
+        second.shared = {shared_gate, shared_up, nullptr, shared_inter, {shared_out, nullptr}, D, D, shared_inter};
+        if (!units_) { // the matrix units' inputs are made while they are packed
+            activate(gate, up, route_, inter, is_quantized(block_.w2.like), batch_.token_rows(shape_.active_experts));
             if (has_shared_)
-                activate(shared_gate, shared_up, nullptr, int32_t(shared_inter), is_quantized(shared_[2]),
-                         batch_.token_rows());
+                activate(shared_gate, shared_up, nullptr, shared_inter, is_quantized(shared_[2]), batch_.token_rows());
             second.routed.up = second.shared.up = nullptr;
         }
         multiply(second, block_.w2.like, shared_[2], batch_.token_rows(shape_.active_experts));
@@ -82,17 +82,18 @@ class Call {
   private:
     size_t room() const { return std::min(queue_.device.properties.shared_bytes, size_t(100) * 1024); }
 
+    /// Columns of so many inputs that a block of multiply_few has room for, beside the sums of these or shorter ones.
+    size_t at_once(int32_t inputs) const {
+        const size_t sums = size_t(std::max(sums_bytes(inputs), 4096)), pitch = size_t(pitch_of(inputs)) * 2;
+        return sums < room() ? std::min({size_t(8), tokens_, (room() - sums) / pitch}) : 0;
+    }
+
     Down single_down() const {
         Down d = {};
         d.list = block_.w2.list, d.like = block_.w2.like, d.shared = shared_[2];
         d.route = route_, d.y = y_;
-        d.active = shape_.active_experts, d.experts = shape_.experts, d.limit = shape_.swiglu_limit;
+        d.active = shape_.active_experts, d.experts = shape_.experts;
         return d;
-    }
-    void finish(Down d, const float *gate, const float *up, const float *shared_gate, const float *shared_up) {
-        d.step = batch_.view;
-        d.gate = gate, d.up = up, d.shared_gate = shared_gate, d.shared_up = shared_up;
-        launch(down_kernel, dim3(unsigned(ceil_div(shape_.hidden, 16))), block_threads, d.bytes(), queue_.stream, d);
     }
 
     void make_plan() {
@@ -124,7 +125,9 @@ class Call {
     }
 
     unsigned row_blocks(const Experts &e, Kernel kernel) const {
-        const auto of = [&](const Experts::Side &side) { return ceil_div(side.rows, height_of(kernel, side.columns)); };
+        const auto of = [&](const Experts::Side &side) {
+            return ceil_div(side.rows, height_of(kernel, side.columns, e.paired ? 8 : 16));
+        };
         return unsigned(e.matrices * std::max(of(e.routed), has_shared_ ? of(e.shared) : 0));
     }
 
@@ -142,15 +145,15 @@ class Call {
         e.shared_blocks = has_shared_ ? int32_t(ceil_div(int64_t(tokens_), tile_columns)) : 0;
         const auto tiles = unsigned(tiles_ + e.shared_blocks);
         if (!units_) return multiply_plain_all(e, like, shared_like, rows, tiles);
-        const int32_t longest = std::max(e.routed.columns, has_shared_ ? e.shared.columns : 0);
-        const size_t pitch = size_t(pitch_of(longest)) * 2;
-        const auto sums =
-            size_t(std::max(sums_bytes(e.routed.columns), has_shared_ ? sums_bytes(e.shared.columns) : 0));
-        const size_t at_once = sums < room() ? std::min({size_t(8), tokens_, (room() - sums) / pitch}) : 0;
-        if (tokens_ <= 64 && at_once) {
+        if (few_) {
+            const int32_t longest = std::max(e.routed.columns, has_shared_ ? e.shared.columns : 0);
+            const size_t count = at_once(longest),
+                         sums = size_t(
+                             std::max(sums_bytes(e.routed.columns), has_shared_ ? sums_bytes(e.shared.columns) : 0));
             e.shared_blocks = has_shared_;
             launch(multiply_few<Experts>, dim3(row_blocks(e, KERNEL_FEW), unsigned(groups_ + e.shared_blocks)),
-                   block_threads, sums + at_once * pitch, queue_.stream, e, int(at_once), 16);
+                   block_threads, sums + count * size_t(pitch_of(longest)) * 2, queue_.stream, e, int(count),
+                   e.paired ? 8 : 16);
             return;
         }
         const size_t routed = size_t(rows.grid) * size_t(padded(e.routed.columns)),
@@ -184,7 +187,7 @@ class Call {
     const float *route_, *input_;
     float *y_;
     size_t tokens_, pairs_;
-    bool has_shared_, units_ = false;
+    bool has_shared_, units_ = false, few_ = false;
     Matrix shared_[3] = {}; // w1, w3, w2
     Plan plan_{};
     int32_t groups_ = 0, tiles_ = 0;

@@ -33,14 +33,15 @@ __host__ __device__ constexpr int pitch_of(int columns) { return padded(columns)
 
 struct Work {
     Matrix w;
-    int32_t first, rows;     // of w: [first, first + rows)
-    int32_t block;           // which block of rows
-    int32_t column, columns; // this block's: [column, columns)
-    const float *x;          // float32 input; the gate where `up` is set
-    const float *up;         // input = weight * swiglu(x, up)
-    const float *weight;     // of routed pairs, or NULL: 1
-    float limit;             // of swiglu
-    const uint16_t *packed;  // or the input in operand order, rows of padded(k)
+    const uint8_t *second, *second_scale; // few: of a matrix like w; y = weight * swiglu(w x, second x). Or NULL
+    int32_t first, rows;                  // of w: [first, first + rows)
+    int32_t block;                        // which block of rows
+    int32_t column, columns;              // this block's: [column, columns)
+    const float *x;                       // float32 input; the gate where `up` is set
+    const float *up;                      // input = weight * swiglu(x, up)
+    const float *weight;                  // of routed pairs, or NULL: 1
+    float limit;                          // of swiglu
+    const uint16_t *packed;               // or the input in operand order, rows of padded(k)
     int64_t ldx;
     const int32_t *gather;         // column -> pair: input row pair / divisor, output row pair; NULL: base + column
     int32_t base, divisor, active; // active: pairs of a token
@@ -143,24 +144,28 @@ template <class F> struct Raw {
     uint4 row[2][groups];
     uint32_t scales[2]; // a byte per group
 
-    /// Chunk `chunk` of segment `s`; tile: 8 leaves the second row out.
-    __device__ __forceinline__ void load(const Matrix &w, int row0, int row_end, int s, int chunk, int tile = 16) {
+    /// Chunk `chunk` of segment `s`. A tile of 8 leaves the second row out, or takes it from the second matrix.
+    __device__ __forceinline__ void load(const Work &work, int row0, int s, int chunk, int tile = 16) {
+        const Matrix &w = work.w;
+        const int row_end = work.first + work.rows;
         const int lane = lane_of_subgroup(), g = lane / 4, t = lane % 4;
         const int group0 = s * (segment / (32 * F::slabs)) + chunk * groups,
                   k0 = group0 * 32 * F::slabs + t * 8 * F::slabs;
         const int shift = F::slabs > 1 && w.scale_dtype ? scale_shift(w) : 0;
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            const int r = min(row0 + g + 8 * half, row_end - 1);
-            const auto *at = reinterpret_cast<const uint4 *>(w.data + r * w.row_bytes + group0 * 64 + t * 16);
+            const bool other = half == 1 && work.second;
+            const int r = min(row0 + g + (other ? 0 : 8 * half), row_end - 1);
+            const uint8_t *data = other ? work.second : w.data;
+            const auto *at = reinterpret_cast<const uint4 *>(data + r * w.row_bytes + group0 * 64 + t * 16);
             scales[half] = 0x7F7F7F7Fu;
 #pragma unroll
             for (int i = 0; i < groups; ++i) {
-                const bool there = k0 + i * 32 * F::slabs < w.columns && (half == 0 || tile == 16);
+                const bool there = k0 + i * 32 * F::slabs < w.columns && (half == 0 || tile == 16 || other);
                 row[half][i] = there ? load_once(at + i * 4) : make_uint4(0, 0, 0, 0);
             }
             if (F::slabs > 1 && w.scale_dtype) {
-                const uint8_t *scale = scale_row(w, r);
+                const uint8_t *scale = scale_row(w, r, other ? work.second_scale : w.scale);
                 scales[half] = 0;
 #pragma unroll
                 for (int i = 0; i < groups; ++i)
@@ -229,14 +234,14 @@ struct Unit {
 template <class F, int tiles>
 __device__ __forceinline__ void multiply_unit(const Work &work, Raw<F> &raw, const Unit &unit, const Unit &following,
                                               const uint16_t *xs, int pitch, int columns, float (&sums)[tiles][4]) {
-    const int row_end = work.first + work.rows, s = unit.segment;
+    const int s = unit.segment;
 #pragma unroll
     for (int n = 0; n < tiles; ++n) sums[n][0] = sums[n][1] = sums[n][2] = sums[n][3] = 0;
 #pragma unroll
     for (int chunk = 0; chunk < Chunks<F>::per_segment; ++chunk) {
         Raw<F> next = raw;
-        if (chunk + 1 < Chunks<F>::per_segment) next.load(work.w, unit.row0, row_end, s, chunk + 1, unit.tile);
-        else if (following.row0 >= 0) next.load(work.w, following.row0, row_end, following.segment, 0, following.tile);
+        if (chunk + 1 < Chunks<F>::per_segment) next.load(work, unit.row0, s, chunk + 1, unit.tile);
+        else if (following.row0 >= 0) next.load(work, following.row0, following.segment, 0, following.tile);
         multiply_chunk<F, tiles>(raw, xs + chunk * Raw<F>::groups * F::slabs * 32, pitch, columns,
                                  Chunks<F>::groups(work.w.columns, s, chunk), sums);
         raw = next;
@@ -262,7 +267,7 @@ template <class F> __device__ __forceinline__ void few_block(const Work &work, i
         Raw<F> raw;
         Unit unit = unit_of(subgroup);
         if (unit.row0 >= 0) // weights are on their way while activations are staged
-            raw.load(work.w, unit.row0, row_end, unit.segment, 0, tile_height);
+            raw.load(work, unit.row0, unit.segment, 0, tile_height);
         if (column != work.column) __syncthreads();
         stage_inputs<F>(work, column, columns, 0, padded(K), xs, pitch);
         __syncthreads();
@@ -280,10 +285,19 @@ template <class F> __device__ __forceinline__ void few_block(const Work &work, i
         for (int i = int(threadIdx.x); i < tiles * tile_height * columns; i += block_threads) {
             const int row = i % tile_height, tile = i / tile_height % tiles, c = i / (tile_height * tiles);
             const float *from = sums + tile * count * 128 + c * 16 + row;
-            float sum = from[0];
-            for (int s = 1; s < count; ++s) sum += from[s * 128];
-            const int n = row_block + tile * tile_height + row;
-            if (n < row_end) work.y[work.output_row(column + c) * work.ldy + n - work.first] = sum;
+            const auto whole = [&](int second) {
+                float sum = from[second];
+                for (int s = 1; s < count; ++s) sum += from[s * 128 + second];
+                return sum;
+            };
+            const int n = row_block + tile * tile_height + row, at = work.output_row(column + c);
+            if (n >= row_end) continue;
+            float v = whole(0);
+            if (work.second) {
+                const float weight = work.weight ? weight_of_pair(work.weight, at, work.active) : 1.0f;
+                v = swiglu(v, whole(8), work.limit, weight);
+            }
+            work.y[at * work.ldy + n - work.first] = v;
         }
     }
 }
@@ -322,11 +336,11 @@ __device__ __forceinline__ void store_fragment(const Work &work, bool partial, i
 
 template <class F, int tiles> __device__ __forceinline__ void some_block(const Work &work, int s) {
     constexpr int pitch = pitch_of(segment);
-    const int row0 = work.first + work.block * 128 + subgroup_of_block() * 16, row_end = work.first + work.rows;
+    const int row0 = work.first + work.block * 128 + subgroup_of_block() * 16;
     const int columns = min(tiles * 8, work.columns - work.column);
     auto *xs = dynamic_shared<uint16_t>();
     Raw<F> raw;
-    raw.load(work.w, row0, row_end, s, 0);
+    raw.load(work, row0, s, 0);
     stage_inputs<F>(work, work.column, columns, s * segment, min((s + 1) * segment, padded(work.w.columns)), xs, pitch);
     __syncthreads();
     float c[tiles][4];
