@@ -35,7 +35,8 @@ class Call {
             for (const Matrix &m : shared_) units_ = units_ && takes_matrix_units(m);
         const int32_t D = shape_.hidden, inter = block_.w1.like.rows, shared_inter = has_shared_ ? shared_[0].rows : 0;
         // Few tokens: gate and up are taken together, what comes of them alone goes to memory.
-        few_ = units_ && tokens_ <= 64 && at_once(D) && at_once(std::max(inter, shared_inter));
+        few_ = units_ && tokens_ <= 64 && alike(block_.w1.like, block_.w3.like) && alike(shared_[0], shared_[1]) &&
+               at_once(D) && at_once(std::max(inter, shared_inter));
         Down down = single_down();
         const bool single = few_ && tokens_ == 1 && down.bytes() <= room();
         if (single) groups_ = shape_.active_experts; // every pair has its own blocks: nothing to group
@@ -81,6 +82,11 @@ class Call {
 
   private:
     size_t room() const { return std::min(queue_.device.properties.shared_bytes, size_t(100) * 1024); }
+
+    static bool alike(const Matrix &a, const Matrix &b) {
+        return a.dtype == b.dtype && a.scale_dtype == b.scale_dtype && a.scale_block_rows == b.scale_block_rows &&
+               a.scale_block_columns == b.scale_block_columns && a.scale_columns == b.scale_columns;
+    }
 
     /// Columns of so many inputs that a block of multiply_few has room for, beside the sums of these or shorter ones.
     size_t at_once(int32_t inputs) const {
