@@ -106,7 +106,7 @@ __device__ __forceinline__ void hadamard(float *x, int n, bool official) {
 }
 
 /// Grid: tokens, compressors. A token that completes an entry writes it.
-__global__ void __launch_bounds__(pool_threads) pool_kernel(Pool a) {
+__global__ void __launch_bounds__(pool_threads, 1) pool_kernel(Pool a) {
     DSV4_SHARED(float, scratch, [32]);
     const auto t = int32_t(blockIdx.x);
     if (t >= a.step.tokens()) return;
