@@ -260,7 +260,8 @@ template <class F> __device__ __forceinline__ void few_block(const Work &work, i
     float *sums = dynamic_shared<float>();
     auto *xs = reinterpret_cast<uint16_t *>(dynamic_shared<uint8_t>() + sums_bytes(K));
     const auto unit_of = [&](int u) {
-        return u < tiles * count ? Unit{row_block + u / count * tile_height, u % count, tile_height} : Unit{-1, 0, tile_height};
+        return u < tiles * count ? Unit{row_block + u / count * tile_height, u % count, tile_height}
+                                 : Unit{-1, 0, tile_height};
     };
     for (int column = work.column; column < work.columns; column += columns_at_once) {
         const int columns = min(columns_at_once, work.columns - column);

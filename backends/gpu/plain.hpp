@@ -14,7 +14,8 @@ __device__ __forceinline__ void load_plain(const float *p, int left, bool togeth
 /// ways_of(k) subgroups share a row of w: each takes every ways-th 256 values, a lane eight of them. A block goes on to
 /// the next rows `repeat` times, with the same columns.
 template <class Source>
-__global__ void __launch_bounds__(block_threads, 2) multiply_plain(DSV4_PARAMETER Source source, int width, int repeat) {
+__global__ void __launch_bounds__(block_threads, 2)
+    multiply_plain(DSV4_PARAMETER Source source, int width, int repeat) {
     DSV4_SHARED(float, parts, [block_subgroups][8]);
     Work work;
     if (!source.find(work, KERNEL_PLAIN, width)) return;

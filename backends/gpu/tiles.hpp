@@ -42,7 +42,8 @@ template <class F> struct TileRaw {
                 if (there) v = __ldg(reinterpret_cast<const uint4 *>(at + group * 64));
                 words[j][0][0] = v.x, words[j][0][1] = v.y, words[j][1][0] = v.z, words[j][1][1] = v.w;
             }
-            scale[j] = there && w.scale_dtype ? __ldg(scale_row(w, row, w.scale) + (k >> scale_shift(w))) : uint8_t(127);
+            scale[j] =
+                there && w.scale_dtype ? __ldg(scale_row(w, row, w.scale) + (k >> scale_shift(w))) : uint8_t(127);
         }
     }
 
