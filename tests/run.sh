@@ -35,6 +35,7 @@ build() { # preset, cmake --build arguments ...
         cat "build-$preset/configure.log" >&2
         return 1
     fi
+    grep -E '^-- (CUDA|HIP) plugin: ' "build-$preset/configure.log" || true
     cmake --build "build-$preset" -j "$jobs" "$@"
 }
 

@@ -50,6 +50,7 @@ class Device {
     const dsv4_moe_ops *moe = nullptr;
     const dsv4_mtp_ops *mtp = nullptr;
     const dsv4_layer_ops *layer = nullptr;
+    const dsv4_graph_ops *graph = nullptr;
 
     dsv4_device *handle() const { return device_; }
 
