@@ -1,0 +1,75 @@
+#include "core/text/grammar_sweep.hpp"
+
+#include <algorithm>
+#include <memory>
+#include <numeric>
+
+namespace dsv4 {
+
+Sweep::Sweep(const std::vector<TrieNode> &trie, const std::vector<int32_t> &same, size_t tokens) : full_(trie.size()) {
+    const size_t n = trie.size();
+    std::iota(full_.begin(), full_.end(), 0u);
+    std::stable_sort(full_.begin(), full_.end(), [&](uint32_t a, uint32_t b) { return trie[a].depth < trie[b].depth; });
+    std::vector<uint32_t> here(n), path(256, 0);
+    for (size_t k = 0; k < n; ++k) here[full_[k]] = static_cast<uint32_t>(k);
+    byte_.resize(n);
+    parent_.assign(n, 0);
+    inner_.resize(n);
+    node_.assign((tokens + 63) / 64 * 64, static_cast<uint32_t>(n));
+    for (size_t i = 0; i < n; ++i) {
+        const TrieNode &node = trie[i];
+        const uint32_t k = here[i];
+        path[node.depth] = k;
+        byte_[k] = node.byte;
+        if (i > 0) parent_[k] = path[node.depth - 1u];
+        inner_[k] = node.end > i + 1;
+        for (int32_t t = node.token; t >= 0; t = same[static_cast<size_t>(t)]) node_[static_cast<size_t>(t)] = k;
+    }
+}
+
+TokenMask Sweep::tokens(const Dfa &dfa, int32_t state, std::vector<uint32_t> *exits) const {
+    const size_t n = nodes(), block = 64;
+    const auto states = std::make_unique_for_overwrite<int32_t[]>(n + 1);
+    int32_t *const at = states.get();
+    const int32_t *const rows = dfa.row(0);
+    const uint8_t *const class_of = dfa.class_of.data();
+    const auto classes = static_cast<ptrdiff_t>(dfa.classes);
+    at[0] = state;
+    at[n] = Dfa::kDead;
+    for (size_t k = 1; k < n; ++k) at[k] = rows[at[parent_[k]] * classes + class_of[byte_[k]]];
+    TokenMask out(node_.size() / 64);
+    for (size_t w = 0; w < out.size(); ++w) {
+        const uint32_t *const node = &node_[w * 64];
+        uint64_t word = 0;
+        for (size_t b = 0; b < 64; ++b) word |= uint64_t{at[node[b]] >= 0} << b;
+        out[w] = word;
+    }
+    if (!exits) return out;
+    // Accepting states are rare, so whole blocks are asked first.
+    for (size_t begin = 1; begin < n; begin += block) {
+        const size_t end = std::min(begin + block, n);
+        int32_t some = 0;
+        for (size_t k = begin; k < end; ++k) some |= at[k] >= dfa.first_accepting;
+        for (size_t k = begin; some && k < end; ++k)
+            if (at[k] >= dfa.first_accepting && inner_[k]) exits->push_back(full_[k]);
+    }
+    return out;
+}
+
+WalkSample::WalkSample(const std::vector<TrieNode> &trie) : nodes_(trie.size()) {
+    const size_t step = trie.size() / kPaths + 1;
+    std::string path;
+    for (size_t i = 1; i < trie.size(); ++i) {
+        path.resize(trie[i].depth - 1u);
+        if (i % step == step / 2) paths_.push_back(path);
+        path += static_cast<char>(trie[i].byte);
+    }
+}
+
+size_t WalkSample::visits(const Dfa &dfa, int32_t state) const {
+    size_t alive = 0;
+    for (const std::string &path : paths_) alive += dfa.run(state, path) >= 0;
+    return paths_.empty() ? nodes_ : nodes_ * alive / paths_.size();
+}
+
+}  // namespace dsv4
