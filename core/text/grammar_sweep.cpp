@@ -15,7 +15,7 @@ Sweep::Sweep(const std::vector<TrieNode> &trie, const std::vector<int32_t> &same
     byte_.resize(n);
     parent_.assign(n, 0);
     inner_.resize(n);
-    node_.assign((tokens + 63) / 64 * 64, static_cast<uint32_t>(n));
+    node_.assign((tokens + 63) / 64 * 64, 0);  // the root is no token's, and never counts as alive
     for (size_t i = 0; i < n; ++i) {
         const TrieNode &node = trie[i];
         const uint32_t k = here[i];
@@ -28,30 +28,35 @@ Sweep::Sweep(const std::vector<TrieNode> &trie, const std::vector<int32_t> &same
 }
 
 TokenMask Sweep::tokens(const Dfa &dfa, int32_t state, std::vector<uint32_t> *exits) const {
-    const size_t n = nodes(), block = 64;
-    const auto states = std::make_unique_for_overwrite<int32_t[]>(n + 1);
+    constexpr size_t block = 64;
+    const size_t n = nodes();
+    const auto states = std::make_unique_for_overwrite<int32_t[]>(n);
+    const auto alive = std::make_unique_for_overwrite<uint8_t[]>(n);  // small enough to stay near when tokens ask
     int32_t *const at = states.get();
     const int32_t *const rows = dfa.row(0);
-    const uint8_t *const class_of = dfa.class_of.data();
+    const uint32_t *const parent = parent_.data();
+    const uint8_t *const byte = byte_.data(), *const class_of = dfa.class_of.data();
     const auto classes = static_cast<ptrdiff_t>(dfa.classes);
+    const int32_t accepting = dfa.first_accepting;
     at[0] = state;
-    at[n] = Dfa::kDead;
-    for (size_t k = 1; k < n; ++k) at[k] = rows[at[parent_[k]] * classes + class_of[byte_[k]]];
+    alive[0] = 0;
+    for (size_t begin = 1; begin < n; begin += block) {
+        const size_t end = std::min(begin + block, n);
+        for (size_t k = begin; k < end; ++k) at[k] = rows[at[parent[k]] * classes + class_of[byte[k]]];
+        int32_t some = 0;
+        for (size_t k = begin; k < end; ++k) {
+            alive[k] = at[k] >= 0;
+            some |= at[k] >= accepting;
+        }
+        for (size_t k = begin; some && exits && k < end; ++k)
+            if (at[k] >= accepting && inner_[k]) exits->push_back(full_[k]);
+    }
     TokenMask out(node_.size() / 64);
     for (size_t w = 0; w < out.size(); ++w) {
         const uint32_t *const node = &node_[w * 64];
         uint64_t word = 0;
-        for (size_t b = 0; b < 64; ++b) word |= uint64_t{at[node[b]] >= 0} << b;
+        for (size_t b = 64; b-- > 0;) word = word * 2 + alive[node[b]];
         out[w] = word;
-    }
-    if (!exits) return out;
-    // Accepting states are rare, so whole blocks are asked first.
-    for (size_t begin = 1; begin < n; begin += block) {
-        const size_t end = std::min(begin + block, n);
-        int32_t some = 0;
-        for (size_t k = begin; k < end; ++k) some |= at[k] >= dfa.first_accepting;
-        for (size_t k = begin; some && k < end; ++k)
-            if (at[k] >= dfa.first_accepting && inner_[k]) exits->push_back(full_[k]);
     }
     return out;
 }

@@ -1,5 +1,5 @@
-// Masks of states that most tokens survive. A walk by subtrees then visits nearly every node and guesses wrong at many
-// of them; a sweep steps all nodes of the trie, parents first, without a branch, and costs the same for every automaton.
+// Masks of states that most tokens survive. A walk by subtrees then visits nearly every node and guesses wrong at many of
+// them; a sweep steps all nodes of the trie, parents first, without a branch, and costs the same for every automaton.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -26,7 +26,7 @@ private:
     std::vector<uint8_t> byte_;     // [nodes]
     std::vector<uint32_t> parent_;  // [nodes] position here
     std::vector<uint32_t> full_;    // [nodes] position in the trie
-    std::vector<uint32_t> node_;    // [tokens, up to whole words] position here, nodes() when it has none
+    std::vector<uint32_t> node_;    // [tokens, up to whole words] position here, the root's when it has none
     std::vector<bool> inner_;       // [nodes] has children
 };
 

@@ -1,5 +1,6 @@
-// Any text as a schema, for a tool's parameters or, when a space ends it, for the content. Invariants: nothing but dsv4::Error comes out, the
-// start is never a dead end, a few steps keep it so, and masks have the tokens that advance takes.
+// Any text as a schema, for a tool's parameters or, when a space ends it, for the content. Invariants: nothing but
+// dsv4::Error comes out, the start is never a dead end, a few steps keep it so, and masks have the tokens that advance
+// takes.
 #include <cstddef>
 #include <cstdint>
 #include <memory>
