@@ -1,7 +1,6 @@
 #include "core/text/grammar_sweep.hpp"
 
 #include <algorithm>
-#include <memory>
 #include <numeric>
 
 namespace dsv4 {
@@ -25,14 +24,33 @@ Sweep::Sweep(const std::vector<TrieNode> &trie, const std::vector<int32_t> &same
         inner_[k] = node.end > i + 1;
         for (int32_t t = node.token; t >= 0; t = same[static_cast<size_t>(t)]) node_[static_cast<size_t>(t)] = k;
     }
+    spare_.reserve(kSpare);
+    spare_.push_back(std::make_unique<Scratch>(n));
+}
+
+std::unique_ptr<Sweep::Scratch> Sweep::take() const {
+    {
+        const std::lock_guard lock(mutex_);
+        if (!spare_.empty()) {
+            std::unique_ptr<Scratch> out = std::move(spare_.back());
+            spare_.pop_back();
+            return out;
+        }
+    }
+    return std::make_unique<Scratch>(nodes());
+}
+
+void Sweep::give_back(std::unique_ptr<Scratch> scratch) const {
+    const std::lock_guard lock(mutex_);
+    if (spare_.size() < kSpare) spare_.push_back(std::move(scratch));
 }
 
 TokenMask Sweep::tokens(const Dfa &dfa, int32_t state, std::vector<uint32_t> *exits) const {
     constexpr size_t block = 64;
     const size_t n = nodes();
-    const auto states = std::make_unique_for_overwrite<int32_t[]>(n);
-    const auto alive = std::make_unique_for_overwrite<uint8_t[]>(n);  // small enough to stay near when tokens ask
-    int32_t *const at = states.get();
+    std::unique_ptr<Scratch> scratch = take();
+    int32_t *const at = scratch->states.data();
+    uint8_t *const alive = scratch->alive.data();  // small enough to stay near when tokens ask for it
     const int32_t *const rows = dfa.row(0);
     const uint32_t *const parent = parent_.data();
     const uint8_t *const byte = byte_.data(), *const class_of = dfa.class_of.data();
@@ -58,6 +76,7 @@ TokenMask Sweep::tokens(const Dfa &dfa, int32_t state, std::vector<uint32_t> *ex
         for (size_t b = 64; b-- > 0;) word = word * 2 + alive[node[b]];
         out[w] = word;
     }
+    give_back(std::move(scratch));
     return out;
 }
 

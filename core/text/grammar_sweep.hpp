@@ -2,6 +2,8 @@
 // them; a sweep steps all nodes of the trie, parents first, without a branch, and costs the same for every automaton.
 #pragma once
 #include <cstdint>
+#include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -10,10 +12,9 @@
 
 namespace dsv4 {
 
-/// The trie by depth: a node's parent stands before it.
+/// The trie by depth: a node's parent stands before it. Thread-safe.
 class Sweep {
 public:
-    Sweep() = default;
     /// `same` links tokens of equal bytes, -1 at the end.
     Sweep(const std::vector<TrieNode> &trie, const std::vector<int32_t> &same, size_t tokens);
 
@@ -23,6 +24,18 @@ public:
     TokenMask tokens(const Dfa &dfa, int32_t state, std::vector<uint32_t> *exits) const;
 
 private:
+    /// Fresh pages would cost more than the sweep: memory is kept from one to the next.
+    struct Scratch {
+        explicit Scratch(size_t nodes) : states(nodes), alive(nodes) {}
+        std::vector<int32_t> states;
+        std::vector<uint8_t> alive;
+    };
+    static constexpr size_t kSpare = 4;
+    std::unique_ptr<Scratch> take() const;
+    void give_back(std::unique_ptr<Scratch> scratch) const;
+
+    mutable std::mutex mutex_;
+    mutable std::vector<std::unique_ptr<Scratch>> spare_;
     std::vector<uint8_t> byte_;     // [nodes]
     std::vector<uint32_t> parent_;  // [nodes] position here
     std::vector<uint32_t> full_;    // [nodes] position in the trie

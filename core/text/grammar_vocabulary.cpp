@@ -168,7 +168,7 @@ Vocabulary::Vocabulary(VocabularySource source) : source_(std::move(source)) {
 
     for (space_ = 1; trie_[space_].byte != ' ';) space_ = trie_[space_].end;
     branches_ = split(trie_, space_, same_, n);
-    sweep_ = Sweep(trie_, same_, n);
+    sweep_ = std::make_unique<const Sweep>(trie_, same_, n);
 
     const std::vector<std::string> all = control_texts(), marker = {std::string(kDsmlToken)};
     const Dfa plain = intersect(any_text(TextForm::raw), dfa_avoiding(all), "text");

@@ -80,7 +80,7 @@ public:
     /// Tokens that begin with a space and have more, or all others.
     const TokenBranch &branch(bool spaced) const { return branches_[spaced]; }
     uint32_t space() const { return space_; }  ///< the space's node
-    const Sweep &sweep() const { return sweep_; }
+    const Sweep &sweep() const { return *sweep_; }
     /// Sets the node's token and any other token of the same bytes.
     void allow(TokenMask &mask, const Node &node) const {
         if (node.token < 0) return;
@@ -96,7 +96,7 @@ private:
     std::vector<int32_t> same_;
     uint32_t space_ = 0;
     std::array<TokenBranch, 2> branches_;
-    Sweep sweep_;
+    std::unique_ptr<const Sweep> sweep_;
     std::vector<std::unique_ptr<Leaf>> common_;
 };
 
