@@ -10,6 +10,7 @@ add_library(dsv4_grammar STATIC
   ${CMAKE_CURRENT_LIST_DIR}/grammar_regex.cpp
   ${CMAKE_CURRENT_LIST_DIR}/grammar_number.cpp
   ${CMAKE_CURRENT_LIST_DIR}/grammar_slices.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/grammar_sweep.cpp
   ${CMAKE_CURRENT_LIST_DIR}/grammar_vocabulary.cpp
   ${CMAKE_CURRENT_LIST_DIR}/grammar_rules.cpp
   ${CMAKE_CURRENT_LIST_DIR}/schema_compile.cpp
