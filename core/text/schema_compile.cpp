@@ -346,6 +346,8 @@ uint32_t SchemaCompiler::undeclared_key(const std::vector<std::string> &declared
         return intersect(*pattern_text("^[^\"\\\\\\u0000-\\u001f]{1,64}$", TextForm::raw, reason),
                          dfa_avoiding(control_texts()), "key");
     }();
+    static const Dfa any_quoted = dfa_followed_by(any, "\"", "key");
+    if (declared.empty()) return grammar_.text("\"", grammar_.leaf(any_quoted, next));
     const Dfa keys = dfa_without(any, declared, "properties");
     return grammar_.text("\"", grammar_.leaf(dfa_followed_by(keys, "\"", "key"), next));
 }
