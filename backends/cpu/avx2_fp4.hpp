@@ -82,35 +82,43 @@ void fp4_pack(const PackArgs *a) {
     }
 }
 
-/// One token, R rows; the lines of the next R rows are asked for while these are read.
-template <int R> DSV4_INLINE void fp4_rows(const GemmArgs *a, int32_t n, float *y) {
+/// R rows and TB tokens; the lines of the next R rows are asked for while these are read.
+template <int R, int TB> DSV4_INLINE void fp4_rows(const GemmArgs *a, int32_t n, float *y) {
     const Matrix *w = a->w;
     const int64_t stride = w->row_bytes, scale_stride = w->scale_stride;
     const uint8_t *p = w->data + n * stride, *s = w->scale + n * scale_stride;
-    const int16_t *x = (const int16_t *)a->x;
-    const float *x_scale = packed_scales(a->x, w->cols, 1), *e8m0 = a->tables->e8m0;
-    vf sum[R];
-    for (int r = 0; r < R; ++r) sum[r] = vset1(0.0f);
+    const float *x_scale = packed_scales(a->x, w->cols, a->tokens), *e8m0 = a->tables->e8m0;
+    vf sum[R][TB];
+    for (int r = 0; r < R; ++r)
+        for (int t = 0; t < TB; ++t) sum[r][t] = vset1(0.0f);
     for (int32_t k = 0; k < w->cols; k += group_cols) {
+        const int32_t inside = k % integer_cols, k0 = k - inside;
+        const int32_t width = w->cols - k0 < integer_cols ? w->cols - k0 : integer_cols;
+        const int16_t *x = (const int16_t *)a->x + int64_t(k0) * a->tokens + inside;
         for (int r = 0; r < R; ++r) _mm_prefetch((const char *)(p + (R + r) * stride), _MM_HINT_T0);
-        vf group[R];
-        for (int r = 0; r < R; ++r) group[r] = vset1(0.0f);
+        vf group[R][TB];
+        for (int r = 0; r < R; ++r)
+            for (int t = 0; t < TB; ++t) group[r][t] = vset1(0.0f);
         for (int b = 0; b < group_cols / block_cols; ++b) {
-            const __m256i xa = _mm256_loadu_si256((const __m256i *)(x + b * block_cols));
-            const __m256i xb = _mm256_loadu_si256((const __m256i *)(x + b * block_cols + 16));
 #pragma GCC unroll 4
             for (int r = 0; r < R; ++r) {
                 __m256i wa, wb;
                 fp4_words(p + r * stride + b * 16, &wa, &wb);
-                const vf part = block_sum(wa, wb, xa, xb), scale = vset1(e8m0[s[r * scale_stride + b]]);
-                group[r] = vfma(part, scale, group[r]);
+                const vf scale = vset1(e8m0[s[r * scale_stride + b]]);
+                for (int t = 0; t < TB; ++t) {
+                    const __m256i *from = (const __m256i *)(x + t * width + b * block_cols);
+                    const vf part = block_sum(wa, wb, _mm256_loadu_si256(from), _mm256_loadu_si256(from + 1));
+                    group[r][t] = vfma(part, scale, group[r][t]);
+                }
             }
         }
-        const vf factor = vset1(x_scale[k / group_cols]);
-        for (int r = 0; r < R; ++r) sum[r] = vfma(group[r], factor, sum[r]);
-        p += group_cols / 2, s += group_cols / block_cols, x += group_cols;
+        const float *factor = x_scale + int64_t(k / group_cols) * a->tokens;
+        for (int r = 0; r < R; ++r)
+            for (int t = 0; t < TB; ++t) sum[r][t] = vfma(group[r][t], vset1(factor[t]), sum[r][t]);
+        p += group_cols / 2, s += group_cols / block_cols;
     }
-    for (int r = 0; r < R; ++r) y[r] = vsum(sum[r]);
+    for (int r = 0; r < R; ++r)
+        for (int t = 0; t < TB; ++t) y[t * a->ldy + r] = vsum(sum[r][t]);
 }
 
 /// Two decoded rows and TB tokens over one panel. acc[t][r][lane].
@@ -205,11 +213,21 @@ void fp4_panels(const GemmArgs *a) {
     }
 }
 
-void fp4_gemm(const GemmArgs *a) {
-    if (a->tokens > 1) return fp4_panels(a);
+/// Few tokens, weights decoded in registers: R rows at a time, TB tokens of each.
+template <int R, int TB> void fp4_direct(const GemmArgs *a) {
     int32_t n = a->row0;
-    for (; n + 4 <= a->row1; n += 4) fp4_rows<4>(a, n, a->y + (n - a->row0));
-    for (; n < a->row1; ++n) fp4_rows<1>(a, n, a->y + (n - a->row0));
+    for (; n + R <= a->row1; n += R) fp4_rows<R, TB>(a, n, a->y + (n - a->row0));
+    for (; n < a->row1; ++n) fp4_rows<1, TB>(a, n, a->y + (n - a->row0));
+}
+
+void fp4_gemm(const GemmArgs *a) {
+    switch (a->tokens) {
+    case 1: return fp4_direct<4, 1>(a);
+    case 2: return fp4_direct<4, 2>(a);
+    case 3: return fp4_direct<2, 3>(a);
+    case 4: return fp4_direct<2, 4>(a);
+    default: return fp4_panels(a);
+    }
 }
 
 } // namespace
