@@ -138,48 +138,68 @@ template <class Format> void token_plain(const Matrix *w, int32_t n, int32_t end
     for (; n < end; ++n, ++y) rows_plain<Format, 1>(w, n, x, y);
 }
 
-/// x: ordered, the scales of these rows times `up` folded in.
-template <int R> DSV4_INLINE void rows_pairs(const Matrix *w, int32_t n, const float *x, float *y) {
+/// R rows and TB tokens. x: ordered, the scales of these rows times `up` folded in, tokens w->cols apart.
+template <int R, int TB>
+DSV4_INLINE void rows_pairs(const Matrix *w, int32_t n, const float *x, float *y, int64_t ldy) {
     const int64_t stride = w->row_bytes;
     const uint8_t *p = w->data + n * stride;
-    vf sum[R];
-    for (int r = 0; r < R; ++r) sum[r] = vset1(0.0f);
+    vf sum[R][TB];
+    for (int r = 0; r < R; ++r)
+        for (int t = 0; t < TB; ++t) sum[r][t] = vset1(0.0f);
     for (int32_t k = 0; k < w->cols; k += 32, p += 32) {
         if (k % 64 == 0)
             for (int r = 0; r < R; ++r) _mm_prefetch((const char *)(p + (R + r) * stride), _MM_HINT_T0);
-        const vf x0 = vload(x + k), x1 = vload(x + k + 8), x2 = vload(x + k + 16), x3 = vload(x + k + 24);
 #pragma GCC unroll 4
         for (int r = 0; r < R; ++r) {
             vf v[4];
             fp8_pairs(p + r * stride, v);
-            sum[r] = vfma(v[0], x0, sum[r]);
-            sum[r] = vfma(v[1], x1, sum[r]);
-            sum[r] = vfma(v[2], x2, sum[r]);
-            sum[r] = vfma(v[3], x3, sum[r]);
+            for (int i = 0; i < 4; ++i)
+                for (int t = 0; t < TB; ++t)
+                    sum[r][t] = vfma(v[i], vload(x + int64_t(t) * w->cols + k + 8 * i), sum[r][t]);
         }
     }
-    for (int r = 0; r < R; ++r) y[r] = vsum(sum[r]) * up;
+    for (int r = 0; r < R; ++r)
+        for (int t = 0; t < TB; ++t) y[t * ldy + r] = vsum(sum[r][t]) * up;
 }
 
-/// Rows [n, end) of one row of scale blocks.
-void token_pairs(const GemmArgs *a, int32_t n, int32_t end, float *y) {
+template <int R, int TB>
+DSV4_INLINE void direct_pairs(const GemmArgs *a, int32_t n, int32_t end, const float *x, float *y) {
+    for (; n + R <= end; n += R, y += R) rows_pairs<R, TB>(a->w, n, x, y, a->ldy);
+    for (; n < end; ++n, ++y) rows_pairs<1, TB>(a->w, n, x, y, a->ldy);
+}
+
+constexpr int32_t few_token_count = 8; // decoded in registers rather than into a panel
+
+/// Rows [n, end) of one row of scale blocks, few tokens, four at a time.
+void few_pairs(const GemmArgs *a, int32_t n, int32_t end, float *y) {
     const Matrix *w = a->w;
-    const float *x = (const float *)a->x;
     float *scaled = (float *)a->scratch;
-    for (int32_t k0 = 0; k0 < w->cols; k0 += w->block_cols) {
-        const vf factor = vset1(scale_at(a->tables, w, n, k0) * up);
-        const int32_t stop = w->cols - k0 < w->block_cols ? w->cols : k0 + w->block_cols;
-        for (int32_t k = k0; k < stop; k += VL) vstore(scaled + k, vload(x + k) * factor);
+    for (int32_t t0 = 0; t0 < a->tokens; t0 += 4, y += 4 * a->ldy) {
+        const int32_t count = a->tokens - t0 < 4 ? a->tokens - t0 : 4;
+        for (int32_t k0 = 0; k0 < w->cols; k0 += 32) {
+            const int64_t panel = k0 - k0 % float_cols;
+            const int64_t width = w->cols - panel < float_cols ? w->cols - panel : float_cols;
+            const float *x = (const float *)a->x + panel * a->tokens + t0 * width + k0 % float_cols;
+            const vf factor = vset1(scale_at(a->tables, w, n, k0) * up);
+            for (int32_t t = 0; t < count; ++t)
+                for (int32_t k = 0; k < 32; k += VL)
+                    vstore(scaled + int64_t(t) * w->cols + k0 + k, vload(x + t * width + k) * factor);
+        }
+        switch (count) {
+        case 1: direct_pairs<4, 1>(a, n, end, scaled, y); break;
+        case 2: direct_pairs<4, 2>(a, n, end, scaled, y); break;
+        case 3: direct_pairs<2, 3>(a, n, end, scaled, y); break;
+        default: direct_pairs<2, 4>(a, n, end, scaled, y);
+        }
     }
-    for (; n + 4 <= end; n += 4, y += 4) rows_pairs<4>(w, n, scaled, y);
-    for (; n < end; ++n, ++y) rows_pairs<1>(w, n, scaled, y);
 }
 
 // ---- many tokens -------------------------------------------------------------------------------------------------
 
 DSV4_INLINE void prefetch_row(const Matrix *w, int64_t n, int64_t k, int64_t count) {
-    const uint8_t *p = w->data + n * w->row_bytes + k * w->row_bytes / w->cols;
-    for (int64_t b = 0; b < count * w->row_bytes / w->cols; b += 64) _mm_prefetch((const char *)p + b, _MM_HINT_T0);
+    const int64_t from = k * w->row_bytes / w->cols, bytes = count * w->row_bytes / w->cols;
+    const uint8_t *p = w->data + n * w->row_bytes + from;
+    for (int64_t b = 0; b < bytes; b += 64) _mm_prefetch((const char *)p + b, _MM_HINT_T0);
 }
 
 /// Columns [k0, k0 + count) of row n of a matrix in pairs; moderate: divided by `up`.
@@ -287,13 +307,14 @@ void avx2_f32_gemm(const GemmArgs *a) {
         else float_panels(a, a->row0, a->row1, false, false, a->y);
         return;
     }
+    const bool few = a->tokens <= few_token_count && w->cols <= most_direct_cols / 4;
     const SubnormalsCount here;
     for (int32_t n = a->row0, end; n < a->row1; n = end) {
         end = (n / w->block_rows + 1) * w->block_rows;
         if (end > a->row1) end = a->row1;
         const bool moderate = scales_are_moderate(w, n);
         float *y = a->y + (n - a->row0);
-        if (direct && moderate) token_pairs(a, n, end, y);
+        if (few && moderate) few_pairs(a, n, end, y);
         else float_panels(a, n, end, true, moderate, y);
     }
 }
