@@ -123,7 +123,7 @@ Plan plan_groups(const dsv4_block &block, const dsv4_buffer &route, int32_t T) {
 }
 
 struct Layout {
-    bool bf16;
+    bool narrow;
     size_t (*bytes)(const Matrix *, int32_t);
     void (*pack)(const PackArgs *);
     void (*gemm)(const GemmArgs *);
@@ -132,7 +132,7 @@ struct Layout {
 
 Layout layout_for(const dsv4_device &device, const Matrix &w) {
     const Kernels &k = *device.kernels;
-    if (takes_bf16(device, w)) return {true, k.bf16_pack_bytes, k.bf16_pack, k.bf16_gemm, k.bf16_row_step};
+    if (takes_narrow(device, w)) return {true, k.narrow_pack_bytes, k.narrow_pack, k.narrow_gemm, k.narrow_row_step};
     return {false, k.f32_pack_bytes, k.f32_pack, k.f32_gemm, k.f32_row_step};
 }
 

@@ -177,7 +177,7 @@ void multiply(dsv4_queue &queue, int32_t tokens, const Product *products, int32_
 
 Product whole(const Matrix &w, const float *x, float *y);
 
-bool takes_bf16(const dsv4_device &device, const Matrix &w);
+bool takes_narrow(const dsv4_device &device, const Matrix &w);
 bool is_quantized(const Matrix &w);
 
 /// rmsnorm of one row, in place or not; weight may be NULL; official: rounded to bf16.

@@ -35,14 +35,21 @@ class ReadTest {
         std::memset(data_, 1, bytes);
     }
     ~ReadTest() { munmap(data_, bytes); }
+    /// The best of several ways: machines differ in how many streams their prefetchers follow.
     double run() {
+        double best = 0;
+        for (const size_t rows : {1, 4, 8, 32}) best = std::max(best, run(rows));
+        return best;
+    }
+
+  private:
+    /// As a matrix is read: panels of so many rows of 8 KiB, a line of every row in turn, with prefetch.
+    double run(size_t rows) {
         const double from = now();
         std::vector<std::thread> all;
         for (int i = threads_ - 1; i >= 0; --i) {
-            const auto part = [this, i] {
-                // As a matrix is read: panels of 32 rows of 8 KiB, a line of every row in turn, with prefetch. Plain
-                // sequential reading is slower on the machines we know.
-                constexpr size_t rows = 32, line = 8, width = 1024, ahead = 8 * line;
+            const auto part = [this, i, rows] {
+                constexpr size_t line = 8, width = 1024, ahead = 8 * line;
                 const size_t n = bytes / 8 / size_t(threads_);
                 const uint64_t *p = data_ + n * size_t(i);
                 uint64_t s[8] = {};
@@ -62,7 +69,6 @@ class ReadTest {
         return double(bytes) / (now() - from);
     }
 
-  private:
     static constexpr size_t bytes = size_t(1) << 30;
     uint64_t *data_;
     int threads_;
