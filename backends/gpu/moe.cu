@@ -38,7 +38,7 @@ class Call {
         few_ = units_ && tokens_ <= 64 && alike(block_.w1.like, block_.w3.like) && alike(shared_[0], shared_[1]) &&
                at_once(D) && at_once(std::max(inter, shared_inter));
         Down down = single_down();
-        const bool single = few_ && tokens_ == 1 && down.bytes() <= room();
+        const bool single = few_ && tokens_ == 1 && down.active <= most_active && down.bytes() <= room();
         if (single) groups_ = shape_.active_experts; // every pair has its own blocks: nothing to group
         else make_plan();
         float *gate = queue_.scratch<float>(SCRATCH_B, pairs_ * size_t(inter)), *up = nullptr, *shared_gate = nullptr,

@@ -1,12 +1,12 @@
 // The indexer: which entries of a CSA layer a token attends to (MODEL.md "Indexer"). Queries are rotated, transformed
 // and rounded to FP4 once per step; scores of all visible entries go to memory; the K largest come out of a radix
 // search over their bits, ties to the smaller index. Tokens that see no more than K entries take them all.
+#include "backends/gpu/choose.hpp"
 #include "backends/gpu/linear.hpp"
 #include "backends/gpu/multiply.hpp"
 #include "backends/gpu/norm.hpp"
 #include "backends/gpu/ops.hpp"
 #include "backends/gpu/rows.hpp"
-#include "backends/gpu/scan.hpp"
 #include <algorithm>
 
 namespace dsv4::gpu {
@@ -14,7 +14,7 @@ namespace {
 
 constexpr int most_packed_dim = 128, packed_pitch = most_packed_dim + 32; // one group of FP4; in shared memory
 constexpr int score_keys = block_subgroups * 32;                          // of a block
-constexpr int choose_threads = 512, bins = 2048;
+constexpr int32_t chunk = 8192;                                           // of scores, where there are more
 constexpr size_t most_scores = size_t(32) << 20;
 
 struct Select {
@@ -23,9 +23,11 @@ struct Select {
     float *q, *weights; // [T, Hi, di], prepared in place; [T, Hi], scaled in place
     uint16_t *packed;   // [T, Hi, 128]: q in FP4's operand order, or NULL
     const float *rope;
-    float *scores;      // [tokens of a slice, columns]
-    int32_t *selection; // [T, topk]
-    int32_t heads, rope_dims, topk, columns, first_token;
+    float *scores;          // [tokens of a slice, columns]
+    int32_t *selection;     // [T, topk]
+    float *candidate_score; // [tokens of a slice, candidates]: the best of every chunk of scores
+    int32_t *candidate_index;
+    int32_t heads, rope_dims, topk, columns, candidates, first_token;
     float weight_scale;
     bool official, exact;
 
@@ -193,68 +195,37 @@ __global__ void __launch_bounds__(block_threads) plain_score_kernel(Select a) {
     }
 }
 
-/// Bits that order as the scores do.
-__device__ __forceinline__ uint32_t rank_of(float score) {
-    const uint32_t u = bits_of(score);
-    return u & 0x80000000u ? ~u : u | 0x80000000u;
+/// Long lists first lose what is not among the best of its own chunk: nothing that is among the best of all. Grid:
+/// chunks, tokens of the slice.
+__global__ void __launch_bounds__(choose_threads) narrow_kernel(Select a) {
+    const auto row = int32_t(blockIdx.y), token = a.first_token + row, first = int32_t(blockIdx.x) * chunk;
+    if (!a.chooses(token)) return;
+    const int32_t count = min(a.visible(token) - first, chunk);
+    if (count <= 0 || a.visible(token) <= chunk) return;
+    const float *scores = a.scores + int64_t(row) * a.columns + first;
+    const int64_t at = int64_t(row) * a.candidates + int64_t(blockIdx.x) * a.topk;
+    if (count > a.topk)
+        return choose(scores, nullptr, first, count, a.topk, a.candidate_index + at, a.candidate_score + at);
+    for (int32_t i = int32_t(threadIdx.x); i < count; i += choose_threads) {
+        a.candidate_index[at + i] = first + i;
+        a.candidate_score[at + i] = scores[i];
+    }
 }
 
-/// Grid: tokens (of the slice, when there are scores). The threshold's bits are found 11, 11 and 10 at a time.
+/// Grid: tokens (of the slice, when there are scores).
 __global__ void __launch_bounds__(choose_threads) choose_kernel(Select a) {
-    DSV4_SHARED(int, histogram, [bins]);
-    DSV4_SHARED(int, scratch, [32]);
-    DSV4_SHARED(int, found, [2]); // the bin of the threshold, and how many of it are wanted
     const auto row = int32_t(blockIdx.x), token = a.first_token + row;
     if (token >= a.step.tokens()) return;
-    const int32_t visible = a.visible(token), me = int32_t(threadIdx.x);
+    const int32_t visible = a.visible(token);
     int32_t *out = a.selection + int64_t(token) * a.topk;
     if (visible <= a.topk) {
-        for (int32_t i = me; i < a.topk; i += choose_threads) out[i] = i < visible ? i : -1;
-        return;
-    }
-    const float *scores = a.scores + int64_t(row) * a.columns;
-    uint32_t threshold = 0; // its upper bits, as far as they are known
-    int wanted = a.topk;
-    for (int pass = 0; pass < 3; ++pass) {
-        const int shift = pass == 0 ? 21 : pass == 1 ? 10 : 0, known = pass == 0 ? 32 : pass == 1 ? 21 : 10;
-        const uint32_t mask = pass == 2 ? 1023u : 2047u;
-        for (int i = me; i < bins; i += choose_threads) histogram[i] = 0;
-        __syncthreads();
-        for (int32_t e = me; e < visible; e += choose_threads) {
-            const uint32_t u = rank_of(scores[e]);
-            if (pass == 0 || u >> known == threshold >> known) atomicAdd(&histogram[u >> shift & mask], 1);
-        }
-        __syncthreads();
-        // Bins from the top: thread i has 4 of them.
-        int mine[4], sum = 0, all;
-        for (int i = 0; i < 4; ++i) sum += mine[i] = histogram[bins - 1 - (4 * me + i)];
-        int above = exclusive_sum(sum, scratch, all);
-        for (int i = 0; i < 4; ++i) {
-            if (above < wanted && above + mine[i] >= wanted)
-                found[0] = bins - 1 - (4 * me + i), found[1] = wanted - above;
-            above += mine[i];
-        }
-        __syncthreads();
-        threshold |= uint32_t(found[0]) << shift;
-        wanted = found[1];
-        __syncthreads();
-    }
-    // Everything above the threshold, and the first `wanted` at it, in the order of their indices.
-    const int32_t each = int32_t(ceil_div(visible, choose_threads)), begin = min(me * each, visible),
-                  end = min(begin + each, visible);
-    int above = 0, equal = 0, all;
-    for (int32_t e = begin; e < end; ++e) {
-        const uint32_t u = rank_of(scores[e]);
-        above += u > threshold;
-        equal += u == threshold;
-    }
-    int above_before = exclusive_sum(above, scratch, all), equal_before = exclusive_sum(equal, scratch, all);
-    for (int32_t e = begin; e < end; ++e) {
-        const uint32_t u = rank_of(scores[e]);
-        if (u > threshold || (u == threshold && equal_before < wanted))
-            out[above_before + min(equal_before, wanted)] = e;
-        above_before += u > threshold;
-        equal_before += u == threshold;
+        for (int32_t i = int32_t(threadIdx.x); i < a.topk; i += choose_threads) out[i] = i < visible ? i : -1;
+    } else if (a.candidates && visible > chunk) { // topk of every chunk, and of the last what it has
+        const int64_t at = int64_t(row) * a.candidates;
+        const int32_t count = visible / chunk * a.topk + min(visible % chunk, a.topk);
+        choose(a.candidate_score + at, a.candidate_index + at, 0, count, a.topk, out, nullptr);
+    } else {
+        choose(a.scores + int64_t(row) * a.columns, nullptr, 0, visible, a.topk, out, nullptr);
     }
 }
 
@@ -294,6 +265,12 @@ dsv4_status attention_select(dsv4_queue *queue, const dsv4_batch *batch, const d
         a.columns = int32_t(round_up(longest, 4));
         const auto slice = int32_t(std::clamp<size_t>(most_scores / size_t(a.columns), 1, size_t(tokens)));
         a.scores = queue->scratch<float>(SCRATCH_D, size_t(slice) * size_t(a.columns));
+        const auto chunks = unsigned(ceil_div(longest, chunk));
+        if (chunks > 1 && s.index_topk <= chunk) {
+            a.candidates = int32_t(chunks) * s.index_topk;
+            a.candidate_score = queue->scratch<float>(SCRATCH_E, size_t(slice) * size_t(a.candidates));
+            a.candidate_index = queue->scratch<int32_t>(SCRATCH_F, size_t(slice) * size_t(a.candidates));
+        }
         for (a.first_token = 0; a.first_token < tokens; a.first_token += slice) {
             const auto count = unsigned(std::min(slice, tokens - a.first_token));
             if (packed) {
@@ -304,6 +281,7 @@ dsv4_status attention_select(dsv4_queue *queue, const dsv4_batch *batch, const d
                 launch(plain_score_kernel, dim3(unsigned(ceil_div(longest, block_subgroups * 8)), count), block_threads,
                        0, queue->stream, a);
             }
+            if (a.candidates) launch(narrow_kernel, dim3(chunks, count), choose_threads, 0, queue->stream, a);
             launch(choose_kernel, dim3(count), choose_threads, 0, queue->stream, a);
         }
     });
