@@ -67,7 +67,7 @@ void bring(const PageRange &range, int node) {
 void place_weights(dsv4_device &device, const dsv4_block &block) {
     if (device.node_of_part.empty()) return;
     const Kernels &k = *device.kernels;
-    const auto step_of = [&](const Matrix &w) { return takes_bf16(device, w) ? k.bf16_row_step : k.f32_row_step; };
+    const auto step_of = [&](const Matrix &w) { return takes_narrow(device, w) ? k.narrow_row_step : k.f32_row_step; };
     uint64_t bytes = 0;
     const auto count = [&](const Matrix &w) { bytes += w.data ? uint64_t(w.rows) * uint64_t(w.row_bytes) : 0; };
     for (const Matrix &w : block.matrices) count(w);
