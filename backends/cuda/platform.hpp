@@ -41,9 +41,9 @@ template <class T> __device__ __forceinline__ T *dynamic_shared() {
     return reinterpret_cast<T *>(dsv4_dynamic_shared);
 }
 
-/// c [16, 8] += a [16, 16] b [16, 8] by the 32 lanes of a subgroup, float32 sums. With g = lane / 4, t = lane % 4:
-/// a: {row g, k 2t}, {g + 8, 2t}, {g, 2t + 8}, {g + 8, 2t + 8}, two of ascending k each; b: {k 2t, column g}, {2t + 8, g};
-/// c: {g, 2t}, {g, 2t + 1}, {g + 8, 2t}, {g + 8, 2t + 1}.
+/// c [16, 8] += a [16, 16] b [16, 8] by the 32 lanes of a subgroup, float32 sums. With g = lane / 4, t = lane % 4: a:
+/// {row g, k 2t}, {g + 8, 2t}, {g, 2t + 8}, {g + 8, 2t + 8}, two of ascending k each; b: {k 2t, column g}, {2t + 8,
+/// g}; c: {g, 2t}, {g, 2t + 1}, {g + 8, 2t}, {g + 8, 2t + 1}.
 __device__ __forceinline__ void mma_bf16_m16n8k16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
@@ -60,7 +60,9 @@ __device__ __forceinline__ void copy_async_16(void *shared, const void *global) 
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(global) : "memory");
 }
 __device__ __forceinline__ void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int N> __device__ __forceinline__ void copy_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
+template <int N> __device__ __forceinline__ void copy_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
 
 /// Weights that are read once: past the first-level cache.
 __device__ __forceinline__ uint4 load_once(const uint4 *p) { return __ldcs(p); }
@@ -77,8 +79,9 @@ void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t dynamic_bytes, S
     std::apply(
         [&](auto &...v) {
             void *pointers[sizeof...(P) + 1] = {const_cast<void *>(static_cast<const void *>(&v))..., nullptr};
-            check(cudaLaunchKernel(reinterpret_cast<const void *>(kernel), grid, block, pointers, dynamic_bytes, stream),
-                  "launch");
+            check(
+                cudaLaunchKernel(reinterpret_cast<const void *>(kernel), grid, block, pointers, dynamic_bytes, stream),
+                "launch");
         },
         values);
 }

@@ -33,7 +33,8 @@ void check_step(const dsv4_batch &b, const dsv4_step &s) {
                std::to_string(b.max_blocks));
     for (int32_t t = 0; t < s.tokens; ++t) {
         if (s.token[t] < 0 || s.token[t] >= b.vocab)
-            refuse("token id " + std::to_string(s.token[t]) + " is outside the vocabulary of " + std::to_string(b.vocab));
+            refuse("token id " + std::to_string(s.token[t]) + " is outside the vocabulary of " +
+                   std::to_string(b.vocab));
         if (s.position[t] < 0 || s.sequence[t] < 0 || s.sequence[t] >= s.sequences)
             refuse("token " + std::to_string(t) + " is at position " + std::to_string(s.position[t]) + " of sequence " +
                    std::to_string(s.sequence[t]));
@@ -52,8 +53,8 @@ dsv4_status batch_create(dsv4_device *device, const dsv4_shape *shape, int32_t m
         const dsv4_shape s = read_sized(shape, "dsv4_shape");
         if (max_tokens < 0 || max_sequences < 0 || max_blocks < 0)
             throw Failure(DSV4_E_INVALID, "batch_create: " + std::to_string(max_tokens) + " tokens, " +
-                                              std::to_string(max_sequences) + " sequences, " + std::to_string(max_blocks) +
-                                              " blocks");
+                                              std::to_string(max_sequences) + " sequences, " +
+                                              std::to_string(max_blocks) + " blocks");
         *out = new dsv4_batch(*device, s, max_tokens, max_sequences, max_blocks);
     });
 }

@@ -95,11 +95,12 @@ dsv4_status cache_create(dsv4_device *device, const dsv4_shape *shape, int32_t r
         Sizes s;
         auto c = std::make_unique<dsv4_cache>(cache_layout(*device, shape, ratio, desc, s));
         const size_t slots = size_t(c->desc.slots), blocks = size_t(c->desc.blocks);
-        const size_t bytes[5] = {slots * s.window, slots * s.state, slots * s.index_state, blocks * s.entries, blocks * s.keys};
+        const size_t bytes[5] = {slots * s.window, slots * s.state, slots * s.index_state, blocks * s.entries,
+                                 blocks * s.keys};
         size_t at[6] = {0};
         for (int i = 0; i < 5; ++i) at[i + 1] = at[i] + size_t(round_up(int64_t(bytes[i]), 256));
-        c->memory = Memory(*device, at[5], "a cache of " + std::to_string(slots) + " slots and " + std::to_string(blocks) +
-                                               " blocks");
+        c->memory = Memory(*device, at[5],
+                           "a cache of " + std::to_string(slots) + " slots and " + std::to_string(blocks) + " blocks");
         uint8_t *base = c->memory.data();
         c->view.window = base;
         c->view.state = reinterpret_cast<float *>(base + at[1]);
@@ -118,11 +119,11 @@ dsv4_status cache_read(dsv4_queue *queue, const dsv4_cache *c, int32_t part, int
         const bool window = part == DSV4_CACHE_WINDOW, keys = part == DSV4_CACHE_INDEX_KEYS;
         const int32_t have = window ? v.window_rows : v.entries_per_block;
         const int32_t owners = window ? c->desc.slots : c->desc.blocks;
-        if ((!window && !keys && part != DSV4_CACHE_ENTRIES) || (keys && v.ratio != 4) || owner < 0 || owner >= owners ||
-            first < 0 || rows < 0 || first > have - rows)
-            throw Failure(DSV4_E_INVALID, "cache_read: part " + std::to_string(part) + ", owner " + std::to_string(owner) +
-                                              ", rows " + std::to_string(first) + " + " + std::to_string(rows) + " of " +
-                                              std::to_string(have));
+        if ((!window && !keys && part != DSV4_CACHE_ENTRIES) || (keys && v.ratio != 4) || owner < 0 ||
+            owner >= owners || first < 0 || rows < 0 || first > have - rows)
+            throw Failure(DSV4_E_INVALID, "cache_read: part " + std::to_string(part) + ", owner " +
+                                              std::to_string(owner) + ", rows " + std::to_string(first) + " + " +
+                                              std::to_string(rows) + " of " + std::to_string(have));
         const int32_t bytes = keys ? v.key_bytes : v.row_bytes, width = keys ? v.index_dim : v.head_dim;
         const uint8_t *from = (window ? v.window : keys ? v.keys : v.entries) +
                               (int64_t(owner) * have + first) * bytes;

@@ -87,7 +87,8 @@ dsv4_status device_open(const dsv4_device_options *given, dsv4_device **out, dsv
         if (const std::string why = obstacle(device->properties); !why.empty()) throw Failure(DSV4_E_UNSUPPORTED, why);
         const std::string variant(o.variant.data ? o.variant.data : "", o.variant.size);
         if (!variant.empty() && variant != device->properties.variant)
-            throw Failure(DSV4_E_UNSUPPORTED, "no variant '" + variant + "'; this card has " + device->properties.variant);
+            throw Failure(DSV4_E_UNSUPPORTED,
+                          "no variant '" + variant + "'; this card has " + device->properties.variant);
         {
             const Current current(device->index); // the card answers, and its code is in this plugin
             size_t left = 0, total = 0;

@@ -1,5 +1,5 @@
-// Families graph and timer. While a graph is recorded the batch answers with the bucket's sizes; kernels take the step's
-// own from device memory.
+// Families graph and timer. While a graph is recorded the batch answers with the bucket's sizes; kernels take the
+// step's own from device memory.
 #include "backends/gpu/ops.hpp"
 
 struct dsv4_graph {
@@ -34,7 +34,8 @@ dsv4_status begin(dsv4_queue *queue, dsv4_batch *batch, const dsv4_graph_limits 
         const dsv4_graph_limits l = read_sized(given, "dsv4_graph_limits");
         if (queue->recording) throw Failure(DSV4_E_INVALID, "graph begin: the queue records a graph already");
         if (l.tokens > batch->max_tokens || l.sequences > batch->max_sequences || l.outputs > l.tokens)
-            throw Failure(DSV4_E_INVALID, "graph begin: limits of " + sizes(l.tokens, l.sequences, l.outputs, l.positions) +
+            throw Failure(DSV4_E_INVALID, "graph begin: limits of " +
+                                              sizes(l.tokens, l.sequences, l.outputs, l.positions) +
                                               " for a batch of " + std::to_string(batch->max_tokens) + " tokens, " +
                                               std::to_string(batch->max_sequences) + " sequences");
         must_fit(*batch, l, "graph begin");

@@ -1,5 +1,5 @@
-// Family hc. The mixing logits are a product in float32 whose k is cut into pieces of 256, one subgroup each, so that one
-// token already keeps many multiprocessors reading; a second kernel adds the pieces in order and does the rest.
+// Family hc. The mixing logits are a product in float32 whose k is cut into pieces of 256, one subgroup each, so that
+// one token already keeps many multiprocessors reading; a second kernel adds the pieces in order and does the rest.
 #include "backends/gpu/hc.hpp"
 #include "backends/gpu/formats.hpp"
 #include "backends/gpu/ops.hpp"
@@ -18,7 +18,8 @@ __device__ __forceinline__ void load_eight(const float *p, float (&out)[8]) {
     out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
 }
 
-/// partial [row][piece][mixes + 1]: dot(fn[i], X) over the piece, then sum of squares. Grid: pieces, groups of mixes, rows.
+/// partial [row][piece][mixes + 1]: dot(fn[i], X) over the piece, then sum of squares. Grid: pieces, groups of mixes,
+/// rows.
 __global__ void mixing_pieces(Collapse w, Rows rows, float *partial) {
     const int lane = lane_of_subgroup(), mixes = w.fn.rows, pieces = int(gridDim.x);
     const int row = int(blockIdx.z) * int(blockDim.x / subgroup_size) + subgroup_of_block();
@@ -60,8 +61,8 @@ __global__ void mixing_pieces(Collapse w, Rows rows, float *partial) {
     if (lane == 0) out[mixes] = squares;
 }
 
-/// comb [M, M], from-major, by one subgroup, `each` elements a thread: softmax over `to` + eps, then columns and rows in
-/// turn.
+/// comb [M, M], from-major, by one subgroup, `each` elements a thread: softmax over `to` + eps, then columns and rows
+/// in turn.
 template <int each> __device__ __forceinline__ void sinkhorn(float *comb, int M, int iterations, float eps) {
     const int lane = lane_of_subgroup();
     float next[each] = {};
@@ -203,14 +204,16 @@ dsv4_status post(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_buffer *
 } // namespace
 
 void collapse_streams(dsv4_queue &queue, const Rows &rows, const Collapse &work) {
-    if (work.sinkhorn_iters < 1) throw Failure(DSV4_E_MODEL, "hc_sinkhorn_iters is " + std::to_string(work.sinkhorn_iters));
+    if (work.sinkhorn_iters < 1)
+        throw Failure(DSV4_E_MODEL, "hc_sinkhorn_iters is " + std::to_string(work.sinkhorn_iters));
     const int pieces = int(ceil_div(work.fn.columns, piece)), mixes = work.fn.rows;
     const int tokens = rows.grid < tokens_at_once ? rows.grid : tokens_at_once;
     float *partial = queue.scratch<float>(SCRATCH_PARTIAL_2, size_t(rows.grid) * size_t(pieces) * size_t(mixes + 1));
     if (!rows.grid) return;
     const dim3 grid(unsigned(pieces), unsigned(ceil_div(mixes, mixes_at_once)), unsigned(ceil_div(rows.grid, tokens)));
     launch(mixing_pieces, grid, dim3(unsigned(32 * tokens)), 0, queue.stream, work, rows, partial);
-    launch(finish_mixing, dim3(unsigned(rows.grid)), dim3(finish_threads), 0, queue.stream, work, rows, partial, pieces);
+    launch(finish_mixing, dim3(unsigned(rows.grid)), dim3(finish_threads), 0, queue.stream, work, rows, partial,
+           pieces);
 }
 
 const dsv4_hc_ops &hc_ops() {

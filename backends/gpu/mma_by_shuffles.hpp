@@ -1,5 +1,5 @@
-// The fragments of mma.m16n8k16 (backends/cuda/platform.hpp) multiplied without matrix units: through shuffles, k ascending,
-// one fused multiply-add each. Included by platforms that have no such instruction; needs their shuffle().
+// The fragments of mma.m16n8k16 (backends/cuda/platform.hpp) multiplied without matrix units: through shuffles, k
+// ascending, one fused multiply-add each. Included by platforms that have no such instruction; needs their shuffle().
 #pragma once
 #include <cstdint>
 

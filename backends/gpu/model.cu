@@ -1,5 +1,5 @@
-// Family model, weights: a block is one allocation that holds the checkpoint's bytes, each tensor aligned, with the small
-// vectors as float32 and an array of the experts for the kernels to index.
+// Family model, weights: a block is one allocation that holds the checkpoint's bytes, each tensor aligned, with the
+// small vectors as float32 and an array of the experts for the kernels to index.
 #include <algorithm>
 #include "backends/gpu/formats.hpp"
 #include "backends/gpu/ops.hpp"
@@ -84,7 +84,8 @@ int64_t expected_length(const dsv4_shape &s, int32_t ratio, int32_t role) {
 
 [[noreturn]] void refuse(const dsv4_block &b, const dsv4_tensor &t, const std::string &why) {
     throw Failure(DSV4_E_MODEL, b.name() + ", role " + std::to_string(t.role) +
-                                    (t.expert >= 0 ? ", expert " + std::to_string(t.expert) : std::string()) + ": " + why);
+                                    (t.expert >= 0 ? ", expert " + std::to_string(t.expert) : std::string()) + ": " +
+                                    why);
 }
 
 /// The matrix without its addresses; scale_bytes: what its scales take.
@@ -102,7 +103,8 @@ Matrix matrix_of(const dsv4_block &b, const dsv4_tensor &t, size_t &scale_bytes)
     m.row_bytes = element_bytes(t.dtype, t.shape[1]);
     m.scale_block_rows = m.scale_block_columns = 1;
     if (t.bytes < uint64_t(m.row_bytes) * uint64_t(m.rows))
-        refuse(b, t, "has " + std::to_string(t.bytes) + " bytes, its shape needs " + std::to_string(m.row_bytes * m.rows));
+        refuse(b, t,
+               "has " + std::to_string(t.bytes) + " bytes, its shape needs " + std::to_string(m.row_bytes * m.rows));
     int64_t rows = 0, columns = 0;
     expected_shape(b.shape, b.ratio, t.role, rows, columns);
     if ((rows && rows != m.rows) || (columns && columns != m.columns))
@@ -152,8 +154,9 @@ std::vector<int32_t> experts_by_token(const dsv4_block &b, const dsv4_tensor &t)
     const int64_t n = t.shape[0] * t.shape[1];
     if ((t.dtype != DSV4_I64 && t.dtype != DSV4_I32) || t.rank != 2 || t.shape[1] != b.shape.active_experts ||
         t.shape[0] < b.shape.vocab)
-        refuse(b, t, "expected integers, " + std::to_string(b.shape.active_experts) + " per token id of a vocabulary of " +
-                         std::to_string(b.shape.vocab));
+        refuse(b, t,
+               "expected integers, " + std::to_string(b.shape.active_experts) + " per token id of a vocabulary of " +
+                   std::to_string(b.shape.vocab));
     if (t.bytes < uint64_t(element_bytes(t.dtype, n))) refuse(b, t, "has too few bytes");
     std::vector<int32_t> out(static_cast<size_t>(n));
     const auto *p = static_cast<const uint8_t *>(t.data);
@@ -274,8 +277,10 @@ void Plan::fill(const dsv4_device &device, dsv4_block &block) {
         if (!lists_[part]) continue;
         dsv4_block::Experts &e = part == 0 ? block.w1 : part == 1 ? block.w2 : block.w3;
         pieces_[lists_[part]].from = experts_[part].data();
-        const bool whole = std::all_of(experts_[part].begin(), experts_[part].end(), [](const Matrix &m) { return m.data; });
-        if (whole) e.list = reinterpret_cast<const Matrix *>(address(lists_[part])); // else moe.experts says which lacks
+        const bool whole =
+            std::all_of(experts_[part].begin(), experts_[part].end(), [](const Matrix &m) { return m.data; });
+        if (whole)
+            e.list = reinterpret_cast<const Matrix *>(address(lists_[part])); // else moe.experts says which lacks
     }
 
     // Through two halves of pinned memory, so that reading the checkpoint and the bus overlap.

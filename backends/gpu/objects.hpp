@@ -24,8 +24,8 @@ struct Matrix {
 
 inline bool is_quantized(const Matrix &m) { return m.dtype == DSV4_FP8_E4M3 || m.dtype == DSV4_FP4_E2M1; }
 
-/// How many rows a kernel has: the grid is made for `grid`, and rows from live() on do nothing. While a graph is recorded
-/// grid is the bucket's, else both are the same.
+/// How many rows a kernel has: the grid is made for `grid`, and rows from live() on do nothing. While a graph is
+/// recorded grid is the bucket's, else both are the same.
 struct Rows {
     int32_t grid;
     const int32_t *count; // device
@@ -52,7 +52,8 @@ struct StepView {
 };
 
 /// A cache on the device. Rows of `row_bytes`: float32, or d - R E4M3 values, R bf16, one E8M0 per 64 of the former,
-/// padded to 8 (584 bytes for 512, 64). Keys of `key_bytes`: float32, or di / 2 bytes of E2M1 pairs and di / 32 of E8M0.
+/// padded to 8 (584 bytes for 512, 64). Keys of `key_bytes`: float32, or di / 2 bytes of E2M1 pairs and di / 32 of
+/// E8M0.
 struct CacheView {
     uint8_t *window, *entries, *keys;
     float *state, *index_state; // rows of [2][channels] and [2][2 di]: kv, then score
@@ -72,7 +73,8 @@ struct CacheView {
     }
     /// Entry e of the sequence whose block table this is.
     __device__ __forceinline__ uint8_t *entry(const int32_t *table, int32_t e) const {
-        return entries + (int64_t(table[e / entries_per_block]) * entries_per_block + e % entries_per_block) * row_bytes;
+        return entries +
+               (int64_t(table[e / entries_per_block]) * entries_per_block + e % entries_per_block) * row_bytes;
     }
     __device__ __forceinline__ uint8_t *key(const int32_t *table, int32_t e) const {
         return keys + (int64_t(table[e / entries_per_block]) * entries_per_block + e % entries_per_block) * key_bytes;
@@ -155,7 +157,7 @@ struct dsv4_block {
     dsv4_shape shape{};
     int32_t kind = 0, index = 0, ratio = 0;
     dsv4::gpu::Matrix matrices[dsv4::gpu::role_count] = {}; // by role
-    const float *vectors[dsv4::gpu::role_count] = {};       // by role, float32: norms, biases, bases, scales, sinks, ape
+    const float *vectors[dsv4::gpu::role_count] = {}; // by role, float32: norms, biases, bases, scales, sinks, ape
     struct Experts {
         const dsv4::gpu::Matrix *list = nullptr; // [E], an array in device memory
         dsv4::gpu::Matrix like{};                // what all of them are: types and sizes, no addresses

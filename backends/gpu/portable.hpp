@@ -1,12 +1,13 @@
-// The one dialect that the kernels are written in: plain CUDA C++ plus what this header adds, compiled by nvcc, by hipcc,
-// or by the host's compiler against an emulation of the execution model (tests only). Nothing here knows the model.
+// The one dialect that the kernels are written in: plain CUDA C++ plus what this header adds, compiled by nvcc, by
+// hipcc, or by the host's compiler against an emulation of the execution model (tests only). Nothing here knows the
+// model.
 //
 //   subgroup   32 adjacent threads of a block, on every platform (half a wave where waves have 64)
 //   launch()   instead of <<<>>>; grids with a zero do nothing
 //   Shared     DSV4_SHARED(float, sums, [32]) for static shared memory, dynamic_shared<T>() for the rest
 //
-// Block sizes are multiples of 32. Collectives (shuffle*, subgroup_*, sync_subgroup, mma_*) are called by all 32 threads of
-// a subgroup, __syncthreads by all threads of a block; the emulation fails where one does not come.
+// Block sizes are multiples of 32. Collectives (shuffle*, subgroup_*, sync_subgroup, mma_*) are called by all 32
+// threads of a subgroup, __syncthreads by all threads of a block; the emulation fails where one does not come.
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -57,7 +57,8 @@ int device_count() {
     const Status s = DSV4_RUNTIME(GetDeviceCount)(&count);
     if (s != success) {
         (void)DSV4_RUNTIME(GetLastError)();
-        throw Failure(DSV4_E_DEVICE, std::string("no card can be reached: ") + DSV4_RUNTIME(GetErrorString)(s), int32_t(s));
+        throw Failure(DSV4_E_DEVICE, std::string("no card can be reached: ") + DSV4_RUNTIME(GetErrorString)(s),
+                      int32_t(s));
     }
     return count;
 }
@@ -111,8 +112,8 @@ void *pinned_malloc(size_t bytes, const std::string &what) {
     const Status s = DSV4_PINNED_MALLOC(&p, bytes ? bytes : 1);
     if (s == DSV4_NO_MEMORY) {
         (void)DSV4_RUNTIME(GetLastError)();
-        throw Failure(DSV4_E_NO_MEMORY, "out of pinned host memory: " + what + " needs " + std::to_string(bytes) + " bytes",
-                      int32_t(s));
+        throw Failure(DSV4_E_NO_MEMORY,
+                      "out of pinned host memory: " + what + " needs " + std::to_string(bytes) + " bytes", int32_t(s));
     }
     check(s, "HostAlloc");
     return p;
@@ -182,9 +183,11 @@ Graph capture_end(Stream stream) {
 }
 void capture_abandon(Stream stream) noexcept {
     DSV4_RUNTIME(StreamCaptureStatus) status = DSV4_RUNTIME(StreamCaptureStatusNone);
-    if (DSV4_RUNTIME(StreamIsCapturing)(stream, &status) != success || status == DSV4_RUNTIME(StreamCaptureStatusNone)) return;
+    if (DSV4_RUNTIME(StreamIsCapturing)(stream, &status) != success || status == DSV4_RUNTIME(StreamCaptureStatusNone))
+        return;
     DSV4_RUNTIME(Graph_t) recorded = nullptr;
-    if (DSV4_RUNTIME(StreamEndCapture)(stream, &recorded) == success && recorded) (void)DSV4_RUNTIME(GraphDestroy)(recorded);
+    if (DSV4_RUNTIME(StreamEndCapture)(stream, &recorded) == success && recorded)
+        (void)DSV4_RUNTIME(GraphDestroy)(recorded);
     (void)DSV4_RUNTIME(GetLastError)();
 }
 void graph_launch(Graph graph, Stream stream) { DSV4_CALL(GraphLaunch, graph, stream); }

@@ -1,5 +1,5 @@
-// The runtime that kernels run under, behind names of our own: what CUDA, HIP and the emulation offer alike. Every function
-// here throws Failure; nothing prints or ends the process.
+// The runtime that kernels run under, behind names of our own: what CUDA, HIP and the emulation offer alike. Every
+// function here throws Failure; nothing prints or ends the process.
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -344,10 +344,10 @@ typedef struct dsv4_graph_limits {
     int32_t positions;
 } dsv4_graph_limits;
 
-/* Between begin and end the operators called on the queue are recorded and not run; no other call may be made on it or on
- * the batch. A launch runs them on the step that batch_set has put into the batch since: that step, and what lies in the
- * buffers and caches, is all that may differ between launches. Blocks, caches, buffers and the batch must be the recorded
- * ones and outlive the graph. A launch writes what the operators would have written, bit for bit. */
+/* Between begin and end the operators called on the queue are recorded and not run; no other call may be made on it or
+ * on the batch. A launch runs them on the step that batch_set has put into the batch since: that step, and what lies in
+ * the buffers and caches, is all that may differ between launches. Blocks, caches, buffers and the batch must be the
+ * recorded ones and outlive the graph. A launch writes what the operators would have written, bit for bit. */
 typedef struct dsv4_graph_ops {
     uint32_t struct_size, reserved;
     /* The batch holds a step within the limits. */

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# For a machine with a card that has nvcc, g++, CMake and ninja but can install nothing: gathers there what the build takes
-# from Debian's packages otherwise. Run it where they are installed, carry the folder over, and give it to run.sh --deps.
+# For a machine with a card that has nvcc, g++, CMake and ninja but can install nothing: gathers there what the build
+# takes from Debian's packages otherwise. Run it where they are installed, carry the folder over, and give it to run.sh
+# --deps.
 #
 #   tests/gpu/gather.sh FOLDER      about 10 MB: headers, CMake files, pcre2 as a static library, pkg-config
 set -euo pipefail
@@ -20,7 +21,8 @@ keep() { # files, by absolute path on standard input
     done
 }
 for package in nlohmann-json3-dev catch2 libcli11-dev libpcre2-dev; do
-    dpkg -L "$package" | grep -E '^/usr/(include|share/(cmake|pkgconfig)|lib)/' | grep -vE '\.so$|libpcre2-(16|32|posix)' | keep
+    dpkg -L "$package" | grep -E '^/usr/(include|share/(cmake|pkgconfig)|lib)/' |
+        grep -vE '\.so$|libpcre2-(16|32|posix)' | keep
 done
 # Of Boost what our sources reach; all of it would be ten times as much.
 grep -rl '#include <boost/' core | grep '\.cpp$' | while read -r source; do

@@ -84,7 +84,8 @@ gather() {
     waiting=()
 }
 
-command -v nvidia-smi >/dev/null && nvidia-smi --query-gpu=name,memory.total,memory.free,driver_version --format=csv,noheader
+command -v nvidia-smi >/dev/null &&
+    nvidia-smi --query-gpu=name,memory.total,memory.free,driver_version --format=csv,noheader
 export PATH="$PATH:/usr/local/cuda/bin"
 if ! command -v nvcc >/dev/null; then
     echo "nvcc was not found; the CUDA toolkit is needed" >&2
@@ -137,7 +138,8 @@ fi
 gather
 if [ "$quick" = 0 ]; then
     step "times, flash" 110 "$bin/gpu_bench" --backend cuda --shape flash
-    step "generate, synthetic flash" 90 "$bin/dsv4" bench --synthetic flash:layers=3 --backend cuda --prompt 2048 --decode 64
+    step "generate, synthetic flash" 90 "$bin/dsv4" bench --synthetic flash:layers=3 \
+        --backend cuda --prompt 2048 --decode 64
 fi
 
 echo

@@ -1,5 +1,5 @@
-// The kernel dialect on the host, for tests: the words of CUDA C++, its vector types, and the collectives, each of which
-// is a meeting of 32 fibers (machine.hpp). Not fast, not installed; what it is for is finding what is wrong.
+// The kernel dialect on the host, for tests: the words of CUDA C++, its vector types, and the collectives, each of
+// which is a meeting of 32 fibers (machine.hpp). Not fast, not installed; what it is for is finding what is wrong.
 #pragma once
 #include <algorithm>
 #include <cmath>

@@ -150,8 +150,8 @@ void prepare_all(int threads) {
     State &s = state();
     if (!s.stacks) {
         const size_t each = stack_bytes + guard_bytes;
-        void *p = mmap(nullptr, each * most_threads, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                       -1, 0);
+        void *p = mmap(nullptr, each * most_threads, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (p == MAP_FAILED) throw Failure(DSV4_E_NO_MEMORY, "emulated: no memory for the stacks of a block");
         s.stacks = static_cast<uint8_t *>(p);
         for (int i = 0; i < most_threads; ++i) mprotect(s.stacks + size_t(i) * each, guard_bytes, PROT_NONE);
@@ -169,7 +169,8 @@ inline __attribute__((always_inline)) void change(Fiber *from, Fiber *to) {
     __sanitizer_start_switch_fiber(&fake, to ? stack_of(to->index) : s.main_bottom, to ? stack_bytes : s.main_size);
 #endif
 #if defined(__x86_64__)
-    dsv4_emulated_switch(from ? &from->stack_pointer : &s.main_stack_pointer, to ? to->stack_pointer : s.main_stack_pointer);
+    dsv4_emulated_switch(from ? &from->stack_pointer : &s.main_stack_pointer,
+                         to ? to->stack_pointer : s.main_stack_pointer);
 #else
     swapcontext(from ? &s.contexts[from->index] : &s.main_context, to ? &s.contexts[to->index] : &s.main_context);
 #endif
@@ -334,7 +335,8 @@ void multiply_fragments(uint8_t *lanes) {
         for (int row = 0; row < 8; ++row) sum[row] = _mm256_load_ps(c[half + row]);
         for (int k = 0; k < 16; ++k) {
             const __m256 bk = _mm256_load_ps(b[k]);
-            for (int row = 0; row < 8; ++row) sum[row] = _mm256_fmadd_ps(_mm256_set1_ps(a[half + row][k]), bk, sum[row]);
+            for (int row = 0; row < 8; ++row)
+                sum[row] = _mm256_fmadd_ps(_mm256_set1_ps(a[half + row][k]), bk, sum[row]);
         }
         for (int row = 0; row < 8; ++row) _mm256_store_ps(c[half + row], sum[row]);
     }

@@ -16,8 +16,8 @@ struct Dim3 {
 
 constexpr int exchange_bytes = 64; // of one lane in one meeting
 
-/// 32 fibers and the place where they exchange values. Two sets of slots: a lane that went on to the next meeting must not
-/// overwrite what a slower one still reads.
+/// 32 fibers and the place where they exchange values. Two sets of slots: a lane that went on to the next meeting must
+/// not overwrite what a slower one still reads.
 struct Group {
     alignas(64) uint8_t slots[2][32][exchange_bytes];
     uint32_t ready = 0;      // bit per place in the running order

@@ -1,5 +1,6 @@
-// The runtime on the host: a device that is part of this process's memory, and streams that keep their work until somebody
-// waits, as a card may. Device memory is malloc'ed, so that the address sanitizer sees what a kernel reads past its end.
+// The runtime on the host: a device that is part of this process's memory, and streams that keep their work until
+// somebody waits, as a card may. Device memory is malloc'ed, so that the address sanitizer sees what a kernel reads
+// past its end.
 #include "backends/gpu/portable.hpp"
 #include <chrono>
 #include <cstdlib>
@@ -188,7 +189,8 @@ void stream_wait(Stream stream) { emulated::drain(stream); }
 void copy_to_device(void *device, const void *host, size_t bytes, Stream stream) {
     if (!bytes) return;
     if (stream->recording)
-        throw Failure(DSV4_E_INTERNAL, "emulated: a copy from memory that is not pinned while a stream is recorded", 900);
+        throw Failure(DSV4_E_INTERNAL, "emulated: a copy from memory that is not pinned while a stream is recorded",
+                      900);
     const auto *p = static_cast<const uint8_t *>(host);
     emulated::put(stream, [device, kept = std::vector<uint8_t>(p, p + bytes)] {
         std::memcpy(device, kept.data(), kept.size());

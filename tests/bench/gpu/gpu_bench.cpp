@@ -6,9 +6,9 @@
 //   --batch A,B,..      decode steps of so many sequences (1,8,32)
 //   --prefill A,B,..    prompts of so many tokens (2048,8192)
 //   --ratios A,B,..     kinds of layer (0,4,128)
-// Times are the device's own where the backend offers timers, medians of repeated runs on random data. Weights are there
-// several times over and used in turn, so that no cache holds them. The bandwidth they are compared with is measured first:
-// a copy on the device, bytes read and written together.
+// Times are the device's own where the backend offers timers, medians of repeated runs on random data. Weights are
+// there several times over and used in turn, so that no cache holds them. The bandwidth they are compared with is
+// measured first: a copy on the device, bytes read and written together.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -65,8 +65,8 @@ class Clock {
             expect("elapsed", [&](dsv4_error *e) { return timer_->elapsed(device_.queue, 0, 1, &seconds, e); });
         return seconds;
     }
-    /// The median of one call among `repeats` runs of `calls` calls; work(i) is the i-th. recordable: as a graph, so that
-    /// what the host takes to launch stays out.
+    /// The median of one call among `repeats` runs of `calls` calls; work(i) is the i-th. recordable: as a graph, so
+    /// that what the host takes to launch stays out.
     template <class Work>
     double per_call(dsv4_batch *batch, const dsv4_graph_limits *limits, int calls, int repeats, Work &&work) const {
         const auto all = [&] {
@@ -119,7 +119,8 @@ double copy_bandwidth(const Device &d, const Clock &clock, const dsv4_shape &sha
 /// One kind of layer with its caches, ready to run steps at a context.
 class LayerBench {
   public:
-    LayerBench(const Device &device, const Clock &clock, const Case &c, const Options &o, int32_t ratio, int32_t sequences)
+    LayerBench(const Device &device, const Clock &clock, const Case &c, const Options &o, int32_t ratio,
+               int32_t sequences)
         : d_(device), clock_(clock), s_(c.shape), o_(o), ratio_(ratio), positions_(o.context),
           weights_(make_layer(c, ratio, false, 5)) {
         for (int i = 0; i < o.copies; ++i) blocks_.push_back(d_.block(s_, weights_.desc()));
@@ -178,7 +179,8 @@ class LayerBench {
         limits.tokens = limits.sequences = count;
         limits.positions = positions_ + 1;
         std::vector<Line> lines;
-        for (const char *op : {"hc.pre", "project", "compress", "select", "attend", "output", "hc.post", "route", "experts"}) {
+        for (const char *op :
+             {"hc.pre", "project", "compress", "select", "attend", "output", "hc.post", "route", "experts"}) {
             if ((!std::strcmp(op, "compress") && !ratio_) || (!std::strcmp(op, "select") && ratio_ != 4)) continue;
             const int calls = prefill ? 1 : 2 * o_.copies;
             const double seconds = clock_.per_call(batch_, prefill ? nullptr : &limits, calls, prefill ? 5 : o_.repeats,
@@ -203,8 +205,8 @@ class LayerBench {
     }
     dsv4_buffer *at(int i) const { return buffers_[size_t(i)]; }
     void layer(int i) {
-        for (const char *op : {"hc.pre", "project", "compress", "select", "attend", "output", "hc.post", "hc.pre", "route",
-                               "experts", "hc.post"}) {
+        for (const char *op : {"hc.pre", "project", "compress", "select", "attend", "output", "hc.post", "hc.pre",
+                               "route", "experts", "hc.post"}) {
             if ((!std::strcmp(op, "compress") && !ratio_) || (!std::strcmp(op, "select") && ratio_ != 4)) continue;
             run(op, i);
         }
@@ -247,7 +249,8 @@ class LayerBench {
             return of_roles({DSV4_ROLE_COMP_WKV, DSV4_ROLE_COMP_WGATE, DSV4_ROLE_INDEX_COMP_WKV,
                              DSV4_ROLE_INDEX_COMP_WGATE}) + T * D * 4;
         if (op == "select")
-            return of_roles({DSV4_ROLE_INDEX_WQ_B, DSV4_ROLE_INDEX_WEIGHTS}) + T * (D + s_.q_lora) * 4 + lists * entries * key;
+            return of_roles({DSV4_ROLE_INDEX_WQ_B, DSV4_ROLE_INDEX_WEIGHTS}) + T * (D + s_.q_lora) * 4 +
+                   lists * entries * key;
         if (op == "attend") {
             const double kept = ratio_ == 4 && !prefill ? std::min(entries, double(s_.index_topk)) : entries;
             const double window = prefill ? T : std::min(double(s_.window), double(positions_ + 1));
@@ -258,13 +261,15 @@ class LayerBench {
         const std::vector<float> route = d_.read(at(8), count, 2 * s_.active_experts);
         std::set<int32_t> used;
         for (int32_t t = 0; t < count; ++t)
-            for (int32_t i = 0; i < s_.active_experts; ++i) used.insert(int32_t(route[size_t(t * 2 * s_.active_experts + i)]));
+            for (int32_t i = 0; i < s_.active_experts; ++i)
+                used.insert(int32_t(route[size_t(t * 2 * s_.active_experts + i)]));
         double one = 0;
         for (const int32_t role : {DSV4_ROLE_EXPERT_W1, DSV4_ROLE_EXPERT_W2, DSV4_ROLE_EXPERT_W3}) {
             const dsv4_tensor *t = weights_.find(role, 0);
             one += double(t->bytes + t->scale_bytes);
         }
-        return double(used.size()) * one + of_roles({DSV4_ROLE_SHARED_W1, DSV4_ROLE_SHARED_W2, DSV4_ROLE_SHARED_W3}) + T * D * 4;
+        return double(used.size()) * one + of_roles({DSV4_ROLE_SHARED_W1, DSV4_ROLE_SHARED_W2, DSV4_ROLE_SHARED_W3}) +
+               T * D * 4;
     }
 
     const Device &d_;
@@ -330,7 +335,8 @@ int run(const Options &o) {
     const dsv4_device_info info = device.info();
     const double bandwidth = copy_bandwidth(device, clock, c.shape, !c.wide);
     std::printf("%s, %s, %s; times by %s%s; copy %.0f GB/s\n", backend->name, info.name, info.variant,
-                clock.of_device() ? "the device" : "the host", clock.graph() ? ", decode as graphs" : "", bandwidth * 1e-9);
+                clock.of_device() ? "the device" : "the host", clock.graph() ? ", decode as graphs" : "",
+                bandwidth * 1e-9);
 
     const int32_t most = *std::max_element(o.batch.begin(), o.batch.end());
     std::map<std::string, std::map<int32_t, Line>> whole; // by step, by ratio
@@ -360,9 +366,11 @@ int run(const Options &o) {
         whole["decode " + std::to_string(n)][-1] = line;
     }
     // The published model has so many layers of each kind, and one head.
-    const std::map<int32_t, int32_t> layers = o.shape == "pro" ? std::map<int32_t, int32_t>{{-1, 1}, {4, 30}, {128, 31}}
-                                                               : std::map<int32_t, int32_t>{{-1, 1}, {0, 2}, {4, 21}, {128, 20}};
-    std::printf("\nall layers of %s, and the head where a step decodes; %d routed experts a layer:\n", o.shape.c_str(), c.shape.experts);
+    const std::map<int32_t, int32_t> layers = o.shape == "pro"
+                                                  ? std::map<int32_t, int32_t>{{-1, 1}, {4, 30}, {128, 31}}
+                                                  : std::map<int32_t, int32_t>{{-1, 1}, {0, 2}, {4, 21}, {128, 20}};
+    std::printf("\nall layers of %s, and the head where a step decodes; %d routed experts a layer:\n", o.shape.c_str(),
+                c.shape.experts);
     for (const std::string &step : steps) {
         double seconds = 0, bytes = 0;
         for (const auto &[ratio, count] : layers) {

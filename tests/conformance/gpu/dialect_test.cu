@@ -264,7 +264,8 @@ __global__ void racing(int32_t *x) {
 
 std::string failure_of(void (*kernel)(int32_t *), unsigned threads) {
     try {
-        on_memory(std::vector<int32_t>(4), [&](int32_t *p, Stream stream) { launch(kernel, dim3(2), dim3(threads), 0, stream, p); });
+        on_memory(std::vector<int32_t>(4),
+                  [&](int32_t *p, Stream stream) { launch(kernel, dim3(2), dim3(threads), 0, stream, p); });
     } catch (const Failure &f) {
         return f.what();
     }
@@ -346,7 +347,8 @@ TEST_CASE("emulation: another order shows a race, and a lost device says so") {
 
     emulated::lose_device_after(0);
     try {
-        on_memory(std::vector<int32_t>(4), [](int32_t *p, Stream stream) { launch(add_one, dim3(1), dim3(32), 0, stream, p); });
+        on_memory(std::vector<int32_t>(4),
+                  [](int32_t *p, Stream stream) { launch(add_one, dim3(1), dim3(32), 0, stream, p); });
         FAIL("a lost device ran a kernel");
     } catch (const Failure &f) {
         CHECK(f.status == DSV4_E_DEVICE);

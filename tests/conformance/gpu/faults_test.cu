@@ -1,5 +1,5 @@
-// What goes wrong on a card goes wrong in the emulation here: a device that is lost at any launch, memory that ends at any
-// allocation. Each is a status with its reason, nothing leaks, and the next device works.
+// What goes wrong on a card goes wrong in the emulation here: a device that is lost at any launch, memory that ends at
+// any allocation. Each is a status with its reason, nothing leaks, and the next device works.
 #include "backends/gpu/portable.hpp"
 #include "tests/catch.hpp"
 #include "tests/conformance/suite/checks.hpp"

@@ -49,7 +49,8 @@ struct Program {
             std::vector<int32_t> ids(static_cast<size_t>(n)), blocks(blocks_each);
             for (int32_t i = 0; i < n; ++i) ids[size_t(i)] = (31 * s + 7 * (length[s] + i) * (length[s] + i)) % vocab();
             std::iota(blocks.begin(), blocks.end(), s * blocks_each);
-            step.add(ids.data(), n, length[s], s, blocks, outputs ? std::vector<int32_t>{n - 1} : std::vector<int32_t>{});
+            step.add(ids.data(), n, length[s], s, blocks,
+                     outputs ? std::vector<int32_t>{n - 1} : std::vector<int32_t>{});
             length[s] += n;
         }
         std::vector<float> logits;
