@@ -11,8 +11,11 @@ namespace dsv4::cpu {
 
 namespace {
 
-// Longer than the gap between two operators, shorter than a scheduler's slice.
-constexpr std::chrono::microseconds patience(30);
+// Waking a sleeping thread took 30 to 80 us where it was measured, so whoever sleeps in the middle of a step costs more
+// than it saves. A worker waits for the next job: longer than the gaps between operators and than its caller takes to
+// wake. The caller waits for parts that are being computed: longer than those differ, shorter than a scheduler's slice,
+// which is what it would wait for a worker that was pushed off its processor.
+constexpr std::chrono::microseconds worker_patience(100), caller_patience(200);
 
 inline void relax() {
 #if defined(__x86_64__)
@@ -22,7 +25,7 @@ inline void relax() {
 #endif
 }
 
-template <class Ready> bool spin_until(Ready &&ready) {
+template <class Ready> bool spin_until(std::chrono::microseconds patience, Ready &&ready) {
     const auto from = std::chrono::steady_clock::now();
     do
         for (int i = 0; i < 32; ++i) {
@@ -34,25 +37,13 @@ template <class Ready> bool spin_until(Ready &&ready) {
 }
 
 #if defined(__linux__)
-int this_processor() { return sched_getcpu(); }
-
 void stay_on(int processor) {
     cpu_set_t one;
     CPU_ZERO(&one);
     CPU_SET(processor, &one);
     pthread_setaffinity_np(pthread_self(), sizeof one, &one); // refused: it stays where it likes
 }
-
-/// For a thread that came too late because it queues behind the caller: schedulers that pack threads, or take two that
-/// wake each other for one, would leave it there while other processors idle.
-void leave(int processor, const cpu_set_t &allowed) {
-    if (processor < 0 || sched_getcpu() != processor || CPU_COUNT(&allowed) < 2) return;
-    cpu_set_t others = allowed;
-    CPU_CLR(processor, &others);
-    pthread_setaffinity_np(pthread_self(), sizeof others, &others);
-}
 #else
-int this_processor() { return -1; }
 void stay_on(int) {}
 #endif
 
@@ -106,26 +97,16 @@ void Pool::keep_caller() {
 }
 
 void Pool::work(int part) {
-    const bool pinned = !processors_.empty();
-    if (pinned) stay_on(processors_[size_t(part) % processors_.size()]);
-#if defined(__linux__)
-    cpu_set_t allowed;
-    if (pinned || sched_getaffinity(0, sizeof allowed, &allowed)) CPU_ZERO(&allowed);
-#endif
+    if (!processors_.empty()) stay_on(processors_[size_t(part) % processors_.size()]);
     uint32_t seen = 0;
     for (;;) {
-        if (!spin_until([&] { return round_.load(std::memory_order_acquire) != seen; }))
+        if (!spin_until(worker_patience, [&] { return round_.load(std::memory_order_acquire) != seen; }))
             round_.wait(seen, std::memory_order_acquire);
         const uint32_t now = round_.load(std::memory_order_acquire);
         if (now == seen) continue;
         seen = now;
         if (stop_.load(std::memory_order_relaxed)) return;
-        if (!claim(part, now)) {
-#if defined(__linux__)
-            leave(caller_processor_.load(std::memory_order_relaxed), allowed);
-#endif
-            continue;
-        }
+        if (!claim(part, now)) continue;
         execute(part);
         finished_.fetch_add(1, std::memory_order_release);
         finished_.notify_one();
@@ -154,11 +135,10 @@ void Pool::run_erased(Job job, void *context) {
         uint32_t theirs = uint32_t(threads_ - 1);
         for (int part = threads_ - 1; part > 0; --part) {
             if (!claim(part, round)) continue;
-            if (uint32_t(threads_ - 1) == theirs) caller_processor_.store(this_processor(), std::memory_order_relaxed);
             execute(part);
             --theirs;
         }
-        if (!spin_until([&] { return finished_.load(std::memory_order_acquire) == theirs; }))
+        if (!spin_until(caller_patience, [&] { return finished_.load(std::memory_order_acquire) == theirs; }))
             for (uint32_t done = finished_.load(std::memory_order_acquire); done != theirs;
                  done = finished_.load(std::memory_order_acquire))
                 finished_.wait(done, std::memory_order_acquire);

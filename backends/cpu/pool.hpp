@@ -70,7 +70,6 @@ class Pool {
     void *context_ = nullptr;
     std::atomic<bool> stop_{false};
     alignas(64) std::atomic<uint32_t> round_{0};    // raised to start a job
-    std::atomic<int> caller_processor_{-1};         // where the caller was when it last took a worker's part
     alignas(64) std::atomic<uint32_t> finished_{0}; // parts of this round that workers have finished
     std::mutex failure_lock_;
     std::exception_ptr failure_;

@@ -117,7 +117,8 @@ TEST_CASE("experts on disk answer like experts in memory, and are counted", "[di
         CHECK(evaluate(new_session(disk.get()).get(), ids).next == expected.next);
         const dsv4_model_info first = info_of(disk.get());
         CHECK(first.expert_misses > 0);
-        CHECK(first.expert_ahead > 0); // two of the layers route by token id
+        if (budget > 1) CHECK(first.expert_ahead > 0); // two of the layers route by token id
+        else CHECK(first.expert_ahead == 0);           // no room for anything but the expert at work
         CHECK(first.expert_bytes_read > 0);
         CHECK(evaluate(new_session(disk.get()).get(), ids).next == expected.next);
         const dsv4_model_info second = info_of(disk.get());
