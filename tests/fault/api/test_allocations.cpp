@@ -77,9 +77,11 @@ int64_t settled(int64_t wanted) {
     return seen;
 }
 
-/// `body(err)` under every plan of failures, at most about `runs` of each kind; `recover()` after each.
+/// `body(err)` under every plan of failures, at most about `runs` of each kind; `recover()` after each. least_told: the
+/// share of them, in percent, that must come back as a status.
 template <class Body, class Recover>
-void fail_each(const char *name, int64_t runs, bool everything, const Body &body, const Recover &recover) {
+void fail_each(const char *name, int64_t runs, bool everything, const Body &body, const Recover &recover,
+               int64_t least_told = 90) {
     ErrorBox error;
     for (int i = 0; i < 3; ++i) {  // what is made once per process is there, and buffers have grown
         if (body(&error) < 0) return expect(false, name, -1, error.status, error);
@@ -122,7 +124,7 @@ void fail_each(const char *name, int64_t runs, bool everything, const Body &body
     std::printf("%s: %lld allocations, %lld runs, %lld told E_NO_MEMORY\n", name, static_cast<long long>(total),
                 static_cast<long long>(tried), static_cast<long long>(told));
     // Few allocations are allowed to fail unnoticed (a log line, say).
-    expect(told * 10 > tried * 9, "failures go unnoticed", told, 0, error);
+    expect(told * 100 > tried * least_told, "failures go unnoticed", told, 0, error);
 }
 
 } // namespace
@@ -181,7 +183,8 @@ int main(int argc, char **argv) {
             dsv4_blob_release(text);
             return status;
         },
-        [] {});
+        // A device that runs out of memory while it is asked is left out with a warning, or described by its error.
+        [] {}, 50);
     const auto vocabulary = std::make_shared<const dsv4::Vocabulary>(made_up_source(600));
     dsv4::ConstraintOptions constraint;
     constraint.tools = R"([{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {
