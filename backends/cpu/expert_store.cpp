@@ -33,7 +33,8 @@ ExpertStore::ExpertStore(uint64_t budget, Log log, DiskMethod method)
                     megabytes(available) + " of memory are available");
 }
 
-ExpertStore::~ExpertStore() = default;
+// The reader first: what it still reads goes into memory that the experts own.
+ExpertStore::~ExpertStore() { reader_.reset(); }
 
 int32_t ExpertStore::file(const std::string &path) {
     for (size_t i = 0; i < files_.size(); ++i)
