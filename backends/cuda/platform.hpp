@@ -1,8 +1,8 @@
 // The kernel dialect on NVIDIA: what backends/gpu/portable.hpp builds on. sm_80 and later.
 #pragma once
-#include <cuda_runtime.h>
 #include <cstdint>
 #include <cstring>
+#include <cuda_runtime.h>
 #include <tuple>
 #include <utility>
 
@@ -69,9 +69,27 @@ __device__ __forceinline__ uint4 load_once(const uint4 *p) { return __ldcs(p); }
 
 void allow_shared(const void *kernel, size_t dynamic_bytes);
 
+/// Programmatic dependent launch, sm_90 and later: the next kernel of the stream may begin to run, as far as its own
+/// wait_for_former(); and what the kernels before this one wrote is there.
+__device__ __forceinline__ void let_next_begin() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void wait_for_former() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+/// early: as soon as the kernel before it lets it, where the current device can.
+void start(const void *kernel, dim3 grid, dim3 block, void **arguments, size_t dynamic_bytes, Stream stream,
+           bool early);
+
 /// Arguments are converted to the kernel's own parameter types and copied before the call returns.
 template <class... P, class... A>
-void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t dynamic_bytes, Stream stream, A &&...args) {
+void launch_kernel(bool early, void (*kernel)(P...), dim3 grid, dim3 block, size_t dynamic_bytes, Stream stream,
+                   A &&...args) {
     static_assert(sizeof...(P) == sizeof...(A), "a kernel's parameters, one for one");
     if (!grid.x || !grid.y || !grid.z) return;
     if (dynamic_bytes > 48 * 1024) allow_shared(reinterpret_cast<const void *>(kernel), dynamic_bytes);
@@ -79,9 +97,7 @@ void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t dynamic_bytes, S
     std::apply(
         [&](auto &...v) {
             void *pointers[sizeof...(P) + 1] = {const_cast<void *>(static_cast<const void *>(&v))..., nullptr};
-            check(
-                cudaLaunchKernel(reinterpret_cast<const void *>(kernel), grid, block, pointers, dynamic_bytes, stream),
-                "launch");
+            start(reinterpret_cast<const void *>(kernel), grid, block, pointers, dynamic_bytes, stream, early);
         },
         values);
 }

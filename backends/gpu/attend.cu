@@ -12,6 +12,7 @@ constexpr size_t most_partial_bytes = size_t(256) << 20, most_score_floats = siz
 
 /// Grid: heads, tokens. The sums of all splits, merged.
 __global__ void __launch_bounds__(128) merge_kernel(Attend a) {
+    enter_kernel();
     const auto t = int32_t(blockIdx.y), h = int32_t(blockIdx.x);
     if (t >= a.step.tokens()) return;
     const int32_t d = a.cache.head_dim, splits = int32_t(ceil_div(KeyList(a, t).count, a.key_count)),
@@ -39,6 +40,7 @@ __global__ void __launch_bounds__(128) merge_kernel(Attend a) {
 
 /// float32, any size, any row format. A block takes a head of a token: scores, softmax, sum. Grid: heads, tokens.
 __global__ void __launch_bounds__(128) plain_kernel(Attend a, int32_t first_token, bool official) {
+    enter_kernel();
     DSV4_SHARED(float, scratch, [2][32]);
     const auto t = first_token + int32_t(blockIdx.y), h = int32_t(blockIdx.x);
     if (t >= a.step.tokens()) return;
@@ -92,8 +94,8 @@ bool takes_matrix_units(const dsv4_device &device, const CacheView &cache) {
 
 template <class S, bool whole> void attend_splits(const dsv4_queue &queue, const Attend &a, int32_t tokens) {
     const dim3 grid(unsigned(ceil_div(a.heads, S::heads)), whole ? 1u : unsigned(a.splits), unsigned(tokens));
-    launch(split_kernel<S, whole>, grid, S::threads, attend_bytes(S::row_tiles, S::keys, a.cache.head_dim),
-           queue.stream, a);
+    launch_early(split_kernel<S, whole>, grid, S::threads, attend_bytes(S::row_tiles, S::keys, a.cache.head_dim),
+                 queue.stream, a);
 }
 using Low = Shape<1, 4, 64>;    // one row tile, few splits of keys: 16 heads
 using Spread = Shape<1, 8, 64>; // more subgroups for them
@@ -106,8 +108,8 @@ void attend_plain(dsv4_queue &queue, Attend a, int32_t tokens) {
     const auto slice = int32_t(std::clamp<size_t>(most_score_floats / per_token, 1, size_t(tokens)));
     a.partial = queue.scratch<float>(SCRATCH_A, per_token * size_t(slice));
     for (int32_t t = 0; t < tokens; t += slice)
-        launch(plain_kernel, dim3(unsigned(a.heads), unsigned(std::min(slice, tokens - t))), 128,
-               size_t(a.cache.head_dim) * 8, queue.stream, a, t, queue.device.official());
+        launch_early(plain_kernel, dim3(unsigned(a.heads), unsigned(std::min(slice, tokens - t))), 128,
+                     size_t(a.cache.head_dim) * 8, queue.stream, a, t, queue.device.official());
 }
 
 } // namespace
@@ -151,7 +153,7 @@ dsv4_status attention_attend(dsv4_queue *queue, const dsv4_batch *batch, const d
                             : tall   ? attend_splits<Tall, true>
                                      : attend_splits<Low, true>;
         attend(*queue, a, tokens);
-        if (!whole) launch(merge_kernel, dim3(unsigned(s.heads), unsigned(tokens)), 128, 0, queue->stream, a);
+        if (!whole) launch_early(merge_kernel, dim3(unsigned(s.heads), unsigned(tokens)), 128, 0, queue->stream, a);
     });
 }
 

@@ -242,6 +242,7 @@ __device__ __forceinline__ void sum_values(const Attend &a, const AttendShared &
 
 /// Grid: groups of heads; splits, or 1 when `whole`; tokens.
 template <class S, bool whole> __global__ void __launch_bounds__(S::threads, 1) split_kernel(Attend a) {
+    enter_kernel();
     const auto token = int32_t(blockIdx.z);
     if (token >= a.step.tokens()) return;
     const KeyList list(a, token);

@@ -107,6 +107,7 @@ __device__ __forceinline__ void hadamard(float *x, int n, bool official) {
 
 /// Grid: tokens, compressors. A token that completes an entry writes it.
 __global__ void __launch_bounds__(pool_threads, 1) pool_kernel(Pool a) {
+    enter_kernel();
     DSV4_SHARED(float, scratch, [32]);
     const auto t = int32_t(blockIdx.x);
     if (t >= a.step.tokens()) return;
@@ -135,6 +136,7 @@ __global__ void __launch_bounds__(pool_threads, 1) pool_kernel(Pool a) {
 
 /// What pool_kernel could not do without destroying what its other blocks read. Grid: tokens, compressors.
 __global__ void __launch_bounds__(pool_threads) ring_kernel(Pool a) {
+    enter_kernel();
     const auto t = int32_t(blockIdx.x);
     if (t >= a.step.tokens()) return;
     const int32_t sequence = a.step.sequence[t], first = a.step.first[sequence], end = a.step.first[sequence + 1];
@@ -187,9 +189,9 @@ dsv4_status attention_compress(dsv4_queue *queue, const dsv4_batch *batch, const
         linear(*queue, batch->token_rows(), products, csa ? 4 : 2);
         const dim3 grid(unsigned(tokens), csa ? 2 : 1);
         const int32_t longest = csa && di > s.head_dim ? di : s.head_dim;
-        launch(pool_kernel, grid, pool_threads, size_t(longest) * 4, queue->stream, pool);
+        launch_early(pool_kernel, grid, pool_threads, size_t(longest) * 4, queue->stream, pool);
         if (int32_t(tokens) > cache->desc.state_slack + 1)
-            launch(ring_kernel, grid, pool_threads, 0, queue->stream, pool);
+            launch_early(ring_kernel, grid, pool_threads, 0, queue->stream, pool);
     });
 }
 

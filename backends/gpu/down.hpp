@@ -25,23 +25,44 @@ struct Down {
     }
 };
 
-/// A unit of matrix `w`: the sums of its 16 rows.
+/// Units first, first + block_subgroups, ... of `units` of matrices like `like`, `count` to a matrix: the sums of 16
+/// rows each. While one is multiplied the next is on its way.
 template <class F>
-__device__ __forceinline__ void down_unit(const Matrix &w, int row0, int s, const uint16_t *xs, float *sums) {
+__device__ __forceinline__ void down_units(const Matrix &like, const uint8_t *const *data, const uint8_t *const *scale,
+                                           int first, int units, int row0, const uint16_t *xs, int pitch, float *sums) {
+    const int count = segments_of(like.columns), lane = lane_of_subgroup();
     Work work = {};
-    work.w = w, work.rows = w.rows;
-    Raw<F> raw;
-    raw.load(work, row0, s, 0);
-    float c[1][4];
-    multiply_unit<F, 1>(work, raw, Unit{row0, s, 16}, Unit{-1, 0, 0}, xs + s * segment, 0, 1, c);
-    const int lane = lane_of_subgroup();
-    if (lane % 4 == 0) sums[lane / 4] = c[0][0], sums[lane / 4 + 8] = c[0][2];
+    work.w = like, work.rows = like.rows;
+    const auto load = [&](Raw<F> &raw, int u, int chunk) {
+        work.w.data = data[u / count], work.w.scale = scale[u / count];
+        if (work.w.data) raw.load(work, row0, u % count, chunk); // else nobody reads what comes of it
+    };
+    Raw<F> raw = {};
+    if (first < units) load(raw, first, 0);
+#pragma unroll 1
+    for (int u = first; u < units; u += block_subgroups) {
+        const int s = u % count;
+        const uint16_t *x = xs + u / count * pitch + s * segment;
+        float c[1][4] = {};
+#pragma unroll
+        for (int chunk = 0; chunk < Chunks<F>::per_segment; ++chunk) {
+            Raw<F> next = raw;
+            if (chunk + 1 < Chunks<F>::per_segment) load(next, u, chunk + 1);
+            else if (u + block_subgroups < units) load(next, u + block_subgroups, 0);
+            multiply_chunk<F, 1>(raw, x + chunk * Raw<F>::groups * F::slabs * 32, 0, 1,
+                                 Chunks<F>::groups(like.columns, s, chunk), c);
+            raw = next;
+        }
+        float *to = sums + u * 16;
+        if (lane % 4 == 0) to[lane / 4] = c[0][0], to[lane / 4 + 8] = c[0][2];
+    }
 }
-__device__ __forceinline__ void down_unit(const Matrix &w, int row0, int s, const uint16_t *xs, float *sums) {
-    switch (w.dtype) {
-    case DSV4_FP4_E2M1: down_unit<Fp4>(w, row0, s, xs, sums); break;
-    case DSV4_FP8_E4M3: down_unit<Fp8>(w, row0, s, xs, sums); break;
-    default: down_unit<Bf16>(w, row0, s, xs, sums);
+__device__ __forceinline__ void down_units(const Matrix &like, const uint8_t *const *data, const uint8_t *const *scale,
+                                           int first, int units, int row0, const uint16_t *xs, int pitch, float *sums) {
+    switch (like.dtype) {
+    case DSV4_FP4_E2M1: down_units<Fp4>(like, data, scale, first, units, row0, xs, pitch, sums); break;
+    case DSV4_FP8_E4M3: down_units<Fp8>(like, data, scale, first, units, row0, xs, pitch, sums); break;
+    default: down_units<Bf16>(like, data, scale, first, units, row0, xs, pitch, sums);
     }
 }
 __device__ __forceinline__ void stage_down(const Work &work, int columns, uint16_t *to) {
@@ -55,6 +76,7 @@ __device__ __forceinline__ void stage_down(const Work &work, int columns, uint16
 
 /// Grid: row tiles.
 __global__ void __launch_bounds__(block_threads, 2) down_kernel(DSV4_PARAMETER Down a) {
+    enter_kernel();
     DSV4_SHARED(const uint8_t *, places, [2][most_active]);
     if (!a.step.tokens()) return;
     float *sums = dynamic_shared<float>();
@@ -76,14 +98,11 @@ __global__ void __launch_bounds__(block_threads, 2) down_kernel(DSV4_PARAMETER D
         stage_down(work, 1, shared_xs);
     }
     __syncthreads();
-#pragma unroll 1
-    for (int u = subgroup_of_block(); u < a.units(); u += block_subgroups) {
-        const bool is_shared = u < shared_count;
-        const int pair = is_shared ? 0 : (u - shared_count) / count, s = is_shared ? u : (u - shared_count) % count;
-        Matrix w = is_shared ? a.shared : a.like;
-        if (!is_shared) w.data = places[0][pair], w.scale = places[1][pair];
-        if (w.data) down_unit(w, row0, s, is_shared ? shared_xs : xs + pair * pitch, sums + u * 16);
-    }
+    const int me = subgroup_of_block();
+    if (shared_count) down_units(a.shared, &a.shared.data, &a.shared.scale, me, shared_count, row0, shared_xs, 0, sums);
+    // The subgroups that had none of the shared expert's units begin.
+    const int routed = (me + block_subgroups - shared_count % block_subgroups) % block_subgroups;
+    down_units(a.like, places[0], places[1], routed, a.active * count, row0, xs, pitch, sums + shared_count * 16);
     __syncthreads();
     const int row = row0 + int(threadIdx.x);
     if (threadIdx.x >= 16 || row >= a.like.rows) return;

@@ -10,6 +10,7 @@ namespace {
 
 /// Eight channels a thread, M copies. Grid: tokens, channels.
 __global__ void embed_rows(Matrix table, const int32_t *token, float *streams, int M, Rows rows) {
+    enter_kernel();
     const int c = int(blockIdx.y * blockDim.x + threadIdx.x) * 8, D = table.columns;
     const int64_t t = blockIdx.x;
     if (t >= rows.live() || c >= D) return;
@@ -25,8 +26,8 @@ dsv4_status embed(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_block *
     return on_device(err, *queue, [&] {
         const Matrix &table = ends->matrix(DSV4_ROLE_EMBED);
         const Rows rows = batch->token_rows();
-        launch(embed_rows, dim3(unsigned(rows.grid), unsigned(ceil_div(table.columns, 8 * 128))), dim3(128), 0,
-               queue->stream, table, batch->view.token, streams->row(0), ends->shape.streams, rows);
+        launch_early(embed_rows, dim3(unsigned(rows.grid), unsigned(ceil_div(table.columns, 8 * 128))), dim3(128), 0,
+                     queue->stream, table, batch->view.token, streams->row(0), ends->shape.streams, rows);
     });
 }
 

@@ -28,6 +28,7 @@ struct Plan {
 /// Block e finds the pairs of expert e and everything that lies before them. Grid: experts.
 __global__ void __launch_bounds__(block_threads)
     plan_kernel(const int32_t *route, StepView step, int32_t active, Lists lists, Plan plan) {
+    enter_kernel();
     DSV4_SHARED(int, scratch, [4][32]);
     int *counts = dynamic_shared<int>();
     const int experts = int(gridDim.x), e = int(blockIdx.x), pairs = step.tokens() * active, me = int(threadIdx.x);
@@ -72,6 +73,7 @@ struct Experts {
         float *y[2];
         int64_t ldy;
         int32_t rows, columns; // of a matrix
+        int32_t repeat;        // of KERNEL_FEW
     };
     StepView step;
     Plan plan;
@@ -87,14 +89,16 @@ struct Experts {
     float limit;
     bool round_output;
 
+    static constexpr bool of_the_step = true; // the route says whose weights to read
     __device__ __forceinline__ bool find(Work &work, Kernel kernel, int width) const {
         const bool is_shared = int32_t(blockIdx.y) < shared_blocks;
         const int32_t y = int32_t(blockIdx.y) - (is_shared ? 0 : shared_blocks);
         const Side &side = is_shared ? shared : routed;
-        const int height = height_of(kernel, side.columns, paired ? 8 : 16), blocks = (side.rows + height - 1) / height;
+        const int height = height_of(kernel, side.columns, paired ? 8 : 16, side.repeat),
+                  blocks = (side.rows + height - 1) / height;
         const int matrix = int(blockIdx.x) / blocks;
         work = {};
-        work.block = int(blockIdx.x) % blocks;
+        work.block = int(blockIdx.x) % blocks, work.repeat = side.repeat;
         if (matrix >= matrices) return false;
         if (is_shared) {
             work.w = shared_matrix[matrix];
@@ -157,6 +161,7 @@ struct PackRows {
 __global__ void __launch_bounds__(block_threads)
     swiglu_kernel(float *gate, const float *up, const float *route, int32_t n, int32_t active, float limit,
                   bool official, bool fp8, Rows live) {
+    enter_kernel();
     const auto row = int32_t(blockIdx.y);
     if (row >= live.live()) return;
     const int begin = (int(blockIdx.x) * block_subgroups + subgroup_of_block()) * 128;
@@ -178,6 +183,7 @@ __global__ void __launch_bounds__(block_threads)
 /// y = the outputs of a token's pairs in the order of its route, then the shared expert's. Grid: columns / 256, tokens.
 __global__ void __launch_bounds__(block_threads) combine_kernel(const float *routed, const float *shared, float *y,
                                                                 int32_t n, int32_t active, bool official, Rows live) {
+    enter_kernel();
     const auto t = int32_t(blockIdx.y), c = int32_t(blockIdx.x) * block_threads + int32_t(threadIdx.x);
     if (t >= live.live() || c >= n) return;
     float sum = 0;

@@ -19,16 +19,18 @@ struct Dense {
     };
     Item items[most_products];
     int32_t first_block[most_products + 1];
-    int32_t count;
+    int32_t count, repeat;
     Rows live;
 
+    static constexpr bool of_the_step = false; // find() reads nothing that a kernel wrote
     __device__ __forceinline__ bool find(Work &work, Kernel, int width) const {
         int p = 0;
         while (p + 1 < count && int(blockIdx.x) >= first_block[p + 1]) ++p;
         const Item &item = items[p];
         work = {};
         work.w = item.w;
-        work.first = item.first, work.rows = item.rows, work.block = int(blockIdx.x) - first_block[p];
+        work.first = item.first, work.rows = item.rows, work.block = int(blockIdx.x) - first_block[p],
+        work.repeat = repeat;
         work.column = int(blockIdx.y) * width, work.columns = live.live();
         work.x = item.x, work.ldx = item.ldx, work.packed = item.packed;
         work.y = item.y, work.ldy = item.ldy, work.partial = item.partial;
@@ -53,6 +55,7 @@ struct PackSource {
 
 /// Grid: row blocks of all products, columns.
 __global__ void __launch_bounds__(block_threads) add_segments(DSV4_PARAMETER Dense source) {
+    enter_kernel();
     Work work;
     if (!source.find(work, KERNEL_SOME, 1)) return;
     const int count = segments_of(work.w.columns), row = work.block * block_threads + int(threadIdx.x);
@@ -65,6 +68,7 @@ __global__ void __launch_bounds__(block_threads) add_segments(DSV4_PARAMETER Den
 
 __global__ void __launch_bounds__(block_threads)
     round_kernel(const float *x, int64_t ldx, int32_t n, float *out, Rows live) {
+    enter_kernel();
     const auto row = int32_t(blockIdx.y);
     if (row >= live.live()) return;
     const int begin = (int(blockIdx.x) * block_subgroups + subgroup_of_block()) * 128;
@@ -83,7 +87,7 @@ __global__ void __launch_bounds__(block_threads)
 
 Dense dense(const Rows &live, const std::vector<Product> &products, bool official) {
     Dense d = {};
-    d.live = live;
+    d.live = live, d.repeat = 1;
     d.count = int32_t(products.size());
     for (int i = 0; i < d.count; ++i) {
         const Product &p = products[size_t(i)];
@@ -126,7 +130,7 @@ int take_partials(dsv4_queue &queue, Dense &d) {
 
 void finish_segments(dsv4_queue &queue, Dense d) {
     const unsigned blocks = number_blocks(d, std::vector<int>(size_t(d.count), block_threads));
-    launch(add_segments, dim3(blocks, unsigned(d.live.grid)), block_threads, 0, queue.stream, d);
+    launch_early(add_segments, dim3(blocks, unsigned(d.live.grid)), block_threads, 0, queue.stream, d);
 }
 
 /// Every distinct input once.
@@ -156,8 +160,8 @@ void pack(dsv4_queue &queue, Dense &d) {
         uint16_t *to = packed + at[size_t(i)];
         a.packed = to;
         const unsigned blocks = unsigned(ceil_div(padded(a.w.columns) / 8, block_threads));
-        launch(pack_inputs<PackSource>, dim3(blocks, unsigned(d.live.grid)), block_threads, 0, queue.stream,
-               PackSource{a.w, a.x, a.ldx, d.live}, to);
+        launch_early(pack_inputs<PackSource>, dim3(blocks, unsigned(d.live.grid)), block_threads, 0, queue.stream,
+                     PackSource{a.w, a.x, a.ldx, d.live}, to);
     }
 }
 
@@ -166,16 +170,22 @@ void multiply_on_matrix_units(dsv4_queue &queue, Dense d) {
     const size_t shared = queue.device.properties.shared_bytes, room = std::min(shared, size_t(100) * 1024);
     size_t sums = 0, pitch = 0;
     for (int i = 0; i < d.count; ++i) {
-        sums = std::max(sums, size_t(sums_bytes(d.items[i].w.columns)));
+        sums = std::max(sums, size_t(sums_bytes(d.items[i].w.columns, 1)));
         pitch = std::max(pitch, size_t(pitch_of(d.items[i].w.columns)) * 2);
     }
     if (columns <= 8 && sums + pitch * size_t(columns) <= room) {
         int tile = 16;
+        const int64_t processors = queue.device.properties.processors, at_once = few_blocks_per_processor * processors;
         unsigned blocks = number_blocks(d, KERNEL_FEW, tile);
-        if (int64_t(blocks) * 2 < int64_t(queue.device.properties.processors) * 3)
-            blocks = number_blocks(d, KERNEL_FEW, tile = 8); // two blocks find room on a processor
-        launch(multiply_few<Dense>, dim3(blocks), block_threads, sums + pitch * size_t(columns), queue.stream, d,
-               columns, tile);
+        if (int64_t(blocks) * 2 < processors * 3) {
+            blocks = number_blocks(d, KERNEL_FEW, tile = 8);
+        } else if (is_quantized(d.items[0].w) && int64_t(blocks) <= 8 * at_once) { // units of bf16 are long enough
+            d.repeat = few_repeats(blocks, at_once);
+            while (d.repeat > 1 && sums * size_t(d.repeat) + pitch * size_t(columns) > room) --d.repeat;
+            blocks = number_blocks(d, KERNEL_FEW, tile, d.repeat);
+        }
+        launch_early(multiply_few<Dense>, dim3(blocks), block_threads,
+                     sums * size_t(d.repeat) + pitch * size_t(columns), queue.stream, d, columns, tile);
         return;
     }
     if (columns <= 64) {
@@ -184,8 +194,8 @@ void multiply_on_matrix_units(dsv4_queue &queue, Dense d) {
         const int width = wide ? 64 : 32, most = take_partials(queue, d);
         const unsigned blocks = number_blocks(d, KERNEL_SOME);
         const dim3 grid(blocks, unsigned(ceil_div(columns, width)), unsigned(most));
-        launch(wide ? multiply_some<Dense, 8> : multiply_some<Dense, 4>, grid, block_threads,
-               bytes * size_t(std::min(columns, width)), queue.stream, d);
+        launch_early(wide ? multiply_some<Dense, 8> : multiply_some<Dense, 4>, grid, block_threads,
+                     bytes * size_t(std::min(columns, width)), queue.stream, d);
         if (most > 1) finish_segments(queue, d);
         return;
     }
@@ -197,8 +207,8 @@ void multiply_on_matrix_units(dsv4_queue &queue, Dense d) {
     const auto across = unsigned(ceil_div(columns, width));
     int most = 1;
     if (int64_t(blocks) * across < queue.device.properties.processors) most = take_partials(queue, d);
-    launch(wide ? multiply_many<Dense, 128> : multiply_many<Dense, 64>, dim3(blocks, across, unsigned(most)),
-           block_threads, tile_bytes(width), queue.stream, d);
+    launch_early(wide ? multiply_many<Dense, 128> : multiply_many<Dense, 64>, dim3(blocks, across, unsigned(most)),
+                 block_threads, tile_bytes(width), queue.stream, d);
     if (most > 1) finish_segments(queue, d);
 }
 
@@ -206,7 +216,7 @@ void multiply_on_matrix_units(dsv4_queue &queue, Dense d) {
 
 void round_rows(dsv4_queue &queue, const Rows &rows, const float *x, int64_t ldx, int32_t n, float *out) {
     const auto blocks = unsigned(ceil_div(n, 128 * block_subgroups));
-    launch(round_kernel, dim3(blocks, unsigned(rows.grid)), block_threads, 0, queue.stream, x, ldx, n, out, rows);
+    launch_early(round_kernel, dim3(blocks, unsigned(rows.grid)), block_threads, 0, queue.stream, x, ldx, n, out, rows);
 }
 
 void linear(dsv4_queue &queue, const Rows &rows, const Product *products, int count) {
@@ -249,8 +259,8 @@ void linear(dsv4_queue &queue, const Rows &rows, const Product *products, int co
     Dense d = dense(rows, plain, device.official());
     const int repeat = rows.grid > 64 ? 8 : 1; // large batches read their columns from the first-level cache
     const unsigned blocks = number_blocks(d, KERNEL_PLAIN, 16, repeat);
-    launch(multiply_plain<Dense>, dim3(blocks, unsigned(ceil_div(rows.grid, 8))), block_threads, 0, queue.stream, d, 8,
-           repeat);
+    launch_early(multiply_plain<Dense>, dim3(blocks, unsigned(ceil_div(rows.grid, 8))), block_threads, 0, queue.stream,
+                 d, 8, repeat);
 }
 
 } // namespace dsv4::gpu

@@ -52,12 +52,13 @@ class Call {
         first.like[0] = block_.w1.like, first.like[1] = block_.w3.like;
         if (single) first.single[0] = block_.w1.list, first.single[1] = block_.w3.list;
         first.shared_matrix[0] = shared_[0], first.shared_matrix[1] = shared_[1];
-        first.routed = {input_, nullptr, nullptr, D, {gate, up}, inter, inter, D};
-        first.shared = {input_, nullptr, nullptr, D, {shared_gate, shared_up}, shared_inter, shared_inter, D};
+        first.routed = {input_, nullptr, nullptr, D, {gate, up}, inter, inter, D, 1};
+        first.shared = {input_, nullptr, nullptr, D, {shared_gate, shared_up}, shared_inter, shared_inter, D, 1};
         multiply(first, block_.w1.like, shared_[0], batch_.token_rows());
         if (single) {
             down.step = batch_.view, down.hidden = gate, down.shared_hidden = shared_gate;
-            launch(down_kernel, dim3(unsigned(ceil_div(D, 16))), block_threads, down.bytes(), queue_.stream, down);
+            launch_early(down_kernel, dim3(unsigned(ceil_div(D, 16))), block_threads, down.bytes(), queue_.stream,
+                         down);
             return;
         }
 
@@ -66,8 +67,8 @@ class Call {
         Experts second = source(2, 1, 1);
         second.like[0] = block_.w2.like;
         second.shared_matrix[0] = shared_[2];
-        second.routed = {gate, up, nullptr, inter, {out, nullptr}, D, D, inter};
-        second.shared = {shared_gate, shared_up, nullptr, shared_inter, {shared_out, nullptr}, D, D, shared_inter};
+        second.routed = {gate, up, nullptr, inter, {out, nullptr}, D, D, inter, 1};
+        second.shared = {shared_gate, shared_up, nullptr, shared_inter, {shared_out, nullptr}, D, D, shared_inter, 1};
         if (!units_) { // the matrix units' inputs are made while they are packed
             activate(gate, up, route_, inter, is_quantized(block_.w2.like), batch_.token_rows(shape_.active_experts));
             if (has_shared_)
@@ -75,9 +76,9 @@ class Call {
             second.routed.up = second.shared.up = nullptr;
         }
         multiply(second, block_.w2.like, shared_[2], batch_.token_rows(shape_.active_experts));
-        launch(combine_kernel, dim3(unsigned(ceil_div(D, block_threads)), unsigned(tokens_)), block_threads, 0,
-               queue_.stream, out, shared_out, y_, D, shape_.active_experts, queue_.device.official(),
-               batch_.token_rows());
+        launch_early(combine_kernel, dim3(unsigned(ceil_div(D, block_threads)), unsigned(tokens_)), block_threads, 0,
+                     queue_.stream, out, shared_out, y_, D, shape_.active_experts, queue_.device.official(),
+                     batch_.token_rows());
     }
 
   private:
@@ -90,7 +91,7 @@ class Call {
 
     /// Columns of so many inputs that a block of multiply_few has room for, beside the sums of these or shorter ones.
     size_t at_once(int32_t inputs) const {
-        const size_t sums = size_t(std::max(sums_bytes(inputs), 4096)), pitch = size_t(pitch_of(inputs)) * 2;
+        const size_t sums = size_t(std::max(sums_bytes(inputs, 1), 4096)), pitch = size_t(pitch_of(inputs)) * 2;
         return sums < room() ? std::min({size_t(8), tokens_, (room() - sums) / pitch}) : 0;
     }
 
@@ -109,9 +110,9 @@ class Call {
         auto *groups = queue_.scratch<Group>(SCRATCH_A, experts + ceil_div(int64_t(pairs_ + 2) * 4, sizeof(Group)));
         auto *counts = reinterpret_cast<int32_t *>(groups + experts);
         plan_ = {counts, groups, counts + 2};
-        launch(plan_kernel, dim3(unsigned(experts)), block_threads, experts * 4, queue_.stream,
-               reinterpret_cast<const int32_t *>(route_), batch_.view, shape_.active_experts,
-               Lists{{block_.w1.list, block_.w3.list, block_.w2.list}}, plan_);
+        launch_early(plan_kernel, dim3(unsigned(experts)), block_threads, experts * 4, queue_.stream,
+                     reinterpret_cast<const int32_t *>(route_), batch_.view, shape_.active_experts,
+                     Lists{{block_.w1.list, block_.w3.list, block_.w2.list}}, plan_);
     }
 
     Experts source(int32_t first_matrix, int32_t matrices, int32_t divisor) const {
@@ -125,24 +126,39 @@ class Call {
 
     void activate(float *gate, const float *up, const float *route, int32_t n, bool quantized, const Rows &rows) {
         const bool official = queue_.device.official();
-        launch(swiglu_kernel, dim3(unsigned(ceil_div(n, 128 * block_subgroups)), unsigned(rows.grid)), block_threads, 0,
-               queue_.stream, gate, up, route, n, shape_.active_experts, shape_.swiglu_limit, official,
-               official && quantized, rows);
+        launch_early(swiglu_kernel, dim3(unsigned(ceil_div(n, 128 * block_subgroups)), unsigned(rows.grid)),
+                     block_threads, 0, queue_.stream, gate, up, route, n, shape_.active_experts, shape_.swiglu_limit,
+                     official, official && quantized, rows);
+    }
+
+    /// One wave of blocks, each with as many bytes to read as any other.
+    void set_repeats(Experts &e, const Matrix &like, const Matrix &shared_like) const {
+        const int64_t at_once = int64_t(few_blocks_per_processor) * queue_.device.properties.processors;
+        const auto blocks = [&](const Experts::Side &side) {
+            return ceil_div(side.rows, height_of(KERNEL_FEW, side.columns, e.paired ? 8 : 16));
+        };
+        const auto cost = [](const Matrix &m) { return 4 / slabs_of(m.dtype); }; // in half bytes a value
+        const int64_t all =
+            groups_ * blocks(e.routed) * cost(like) + (has_shared_ ? blocks(e.shared) * cost(shared_like) : 0);
+        const int repeats = few_repeats(all, at_once);
+        e.routed.repeat = std::max(1, repeats / cost(like));
+        if (has_shared_) e.shared.repeat = std::max(1, repeats / cost(shared_like));
     }
 
     unsigned row_blocks(const Experts &e, Kernel kernel) const {
         const auto of = [&](const Experts::Side &side) {
-            return ceil_div(side.rows, height_of(kernel, side.columns, e.paired ? 8 : 16));
+            return ceil_div(side.rows, height_of(kernel, side.columns, e.paired ? 8 : 16, side.repeat));
         };
         return unsigned(e.matrices * std::max(of(e.routed), has_shared_ ? of(e.shared) : 0));
     }
 
     const uint16_t *pack(const Experts::Side &side, const Matrix &like, const float *route, const Rows &rows,
                          uint16_t *to) {
-        launch(pack_inputs<PackRows>,
-               dim3(unsigned(ceil_div(padded(side.columns) / 8, block_threads)), unsigned(rows.grid)), block_threads, 0,
-               queue_.stream,
-               PackRows{like, side.x, side.up, route, side.ldx, rows, shape_.active_experts, shape_.swiglu_limit}, to);
+        launch_early(pack_inputs<PackRows>,
+                     dim3(unsigned(ceil_div(padded(side.columns) / 8, block_threads)), unsigned(rows.grid)),
+                     block_threads, 0, queue_.stream,
+                     PackRows{like, side.x, side.up, route, side.ldx, rows, shape_.active_experts, shape_.swiglu_limit},
+                     to);
         return to;
     }
 
@@ -153,13 +169,17 @@ class Call {
         if (!units_) return multiply_plain_all(e, like, shared_like, rows, tiles);
         if (few_) {
             const int32_t longest = std::max(e.routed.columns, has_shared_ ? e.shared.columns : 0);
-            const size_t count = at_once(longest),
-                         sums = size_t(
-                             std::max(sums_bytes(e.routed.columns), has_shared_ ? sums_bytes(e.shared.columns) : 0));
+            const size_t staged = at_once(longest) * size_t(pitch_of(longest)) * 2;
+            const auto sums = [&] {
+                return size_t(std::max(sums_bytes(e.routed.columns, e.routed.repeat),
+                                       has_shared_ ? sums_bytes(e.shared.columns, e.shared.repeat) : 0));
+            };
             e.shared_blocks = has_shared_;
-            launch(multiply_few<Experts>, dim3(row_blocks(e, KERNEL_FEW), unsigned(groups_ + e.shared_blocks)),
-                   block_threads, sums + count * size_t(pitch_of(longest)) * 2, queue_.stream, e, int(count),
-                   e.paired ? 8 : 16);
+            set_repeats(e, like, shared_like);
+            while (std::max(e.routed.repeat, e.shared.repeat) > 1 && sums() + staged > room())
+                e.routed.repeat = std::max(1, e.routed.repeat - 1), e.shared.repeat = std::max(1, e.shared.repeat - 1);
+            launch_early(multiply_few<Experts>, dim3(row_blocks(e, KERNEL_FEW), unsigned(groups_ + e.shared_blocks)),
+                         block_threads, sums() + staged, queue_.stream, e, int(at_once(longest)), e.paired ? 8 : 16);
             return;
         }
         const size_t routed = size_t(rows.grid) * size_t(padded(e.routed.columns)),
@@ -167,8 +187,8 @@ class Call {
         auto *packed = queue_.scratch<uint16_t>(SCRATCH_H, routed + shared);
         e.routed.packed = pack(e.routed, like, route_, rows, packed);
         if (has_shared_) e.shared.packed = pack(e.shared, shared_like, nullptr, batch_.token_rows(), packed + routed);
-        launch(multiply_many<Experts, tile_columns>, dim3(row_blocks(e, KERNEL_MANY), tiles), block_threads,
-               tile_bytes(tile_columns), queue_.stream, e);
+        launch_early(multiply_many<Experts, tile_columns>, dim3(row_blocks(e, KERNEL_MANY), tiles), block_threads,
+                     tile_bytes(tile_columns), queue_.stream, e);
     }
 
     void multiply_plain_all(Experts e, const Matrix &like, const Matrix &shared_like, const Rows &rows,
@@ -182,8 +202,8 @@ class Call {
                 if (shared_quantized) e.shared.x = rounded;
             }
         }
-        launch(multiply_plain<Experts>, dim3(row_blocks(e, KERNEL_PLAIN), tiles), block_threads, 0, queue_.stream, e,
-               tile_columns, 1);
+        launch_early(multiply_plain<Experts>, dim3(row_blocks(e, KERNEL_PLAIN), tiles), block_threads, 0, queue_.stream,
+                     e, tile_columns, 1);
     }
 
     dsv4_queue &queue_;

@@ -35,7 +35,7 @@ struct Work {
     Matrix w;
     const uint8_t *second, *second_scale; // few: of a matrix like w; y = weight * swiglu(w x, second x). Or NULL
     int32_t first, rows;                  // of w: [first, first + rows)
-    int32_t block;                        // which block of rows
+    int32_t block, repeat;                // which block of rows; how often it goes on to the next (height_of)
     int32_t column, columns;              // this block's: [column, columns)
     const float *x;                       // float32 input; the gate where `up` is set
     const float *up;                      // input = weight * swiglu(x, up)
@@ -69,11 +69,19 @@ __host__ __device__ inline int tiles_of(int columns) {
     return n >= block_subgroups ? 1 : block_subgroups / n;
 }
 
+/// How often a block of KERNEL_FEW goes on, so that `blocks` of them become one wave, or as near as that gets: the next
+/// rows are then on their way while these are multiplied, and activations are staged once for all.
+inline int few_repeats(int64_t blocks, int64_t at_once) {
+    return int(blocks < 8 * at_once ? (blocks + at_once - 1) / at_once : 8);
+}
+constexpr int few_blocks_per_processor = 2;
+
 /// Rows of a block; `tile`: of a row tile of KERNEL_FEW, 16 or 8. Tiles of 8 leave half of a multiplication empty, and
-/// give small matrices twice the blocks. `repeat`: how often a block of KERNEL_PLAIN goes on to the next rows.
+/// give small matrices twice the blocks. `repeat`: how often a block goes on to the next rows (KERNEL_FEW,
+/// KERNEL_PLAIN).
 __host__ __device__ inline int height_of(Kernel kernel, int columns, int tile = 16, int repeat = 1) {
     switch (kernel) {
-    case KERNEL_FEW: return tile * tiles_of(columns);
+    case KERNEL_FEW: return tile * tiles_of(columns) * repeat;
     case KERNEL_SOME:
     case KERNEL_MANY: return 128;
     case KERNEL_PLAIN: return block_subgroups / ways_of(columns) * repeat;
@@ -251,14 +259,16 @@ __device__ __forceinline__ void multiply_unit(const Work &work, Raw<F> &raw, con
 // ---- few ------------------------------------------------------------------------------------------------------------
 
 /// Bytes of shared memory that are not activations: the sums of every segment of a block, [16 rows, 8 columns] each.
-__host__ __device__ inline int sums_bytes(int columns) { return segments_of(columns) * tiles_of(columns) * 16 * 8 * 4; }
+__host__ __device__ inline int sums_bytes(int columns, int repeat) {
+    return segments_of(columns) * tiles_of(columns) * repeat * 16 * 8 * 4;
+}
 
 template <class F> __device__ __forceinline__ void few_block(const Work &work, int columns_at_once, int tile_height) {
-    const int K = work.w.columns, count = segments_of(K), tiles = tiles_of(K), pitch = pitch_of(K);
+    const int K = work.w.columns, count = segments_of(K), pitch = pitch_of(K), tiles = tiles_of(K) * work.repeat;
     const int subgroup = subgroup_of_block(), lane = lane_of_subgroup(), g = lane / 4, t = lane % 4;
     const int row_block = work.first + work.block * tiles * tile_height, row_end = work.first + work.rows;
     float *sums = dynamic_shared<float>();
-    auto *xs = reinterpret_cast<uint16_t *>(dynamic_shared<uint8_t>() + sums_bytes(K));
+    auto *xs = reinterpret_cast<uint16_t *>(dynamic_shared<uint8_t>() + sums_bytes(K, work.repeat));
     const auto unit_of = [&](int u) {
         return u < tiles * count ? Unit{row_block + u / count * tile_height, u % count, tile_height}
                                  : Unit{-1, 0, tile_height};
@@ -269,7 +279,8 @@ template <class F> __device__ __forceinline__ void few_block(const Work &work, i
         Unit unit = unit_of(subgroup);
         if (unit.row0 >= 0) // weights are on their way while activations are staged
             raw.load(work, unit.row0, unit.segment, 0, tile_height);
-        if (column != work.column) __syncthreads();
+        if (column == work.column) wait_for_former();
+        else __syncthreads();
         stage_inputs<F>(work, column, columns, 0, padded(K), xs, pitch);
         __syncthreads();
 #pragma unroll 1
@@ -304,10 +315,16 @@ template <class F> __device__ __forceinline__ void few_block(const Work &work, i
 }
 
 template <class Source>
-__global__ void __launch_bounds__(block_threads, 2)
+__global__ void __launch_bounds__(block_threads, few_blocks_per_processor)
     multiply_few(DSV4_PARAMETER Source source, int columns_at_once, int tile_height) {
     Work work;
-    if (!source.find(work, KERNEL_FEW, 0)) return;
+    let_next_begin();
+    if (Source::of_the_step) wait_for_former();
+    const bool found = source.find(work, KERNEL_FEW, 0);
+    if (!found) {
+        wait_for_former();
+        return;
+    }
     switch (work.w.dtype) {
     case DSV4_FP4_E2M1: few_block<Fp4>(work, columns_at_once, tile_height); break;
     case DSV4_FP8_E4M3: few_block<Fp8>(work, columns_at_once, tile_height); break;
@@ -352,6 +369,7 @@ template <class F, int tiles> __device__ __forceinline__ void some_block(const W
 /// Grid: row blocks, column blocks of 8 * tiles, segments.
 template <class Source, int tiles>
 __global__ void __launch_bounds__(block_threads, tiles > 4 ? 1 : 2) multiply_some(DSV4_PARAMETER Source source) {
+    enter_kernel();
     Work work;
     const int s = int(blockIdx.z);
     if (!source.find(work, KERNEL_SOME, tiles * 8) || s >= segments_of(work.w.columns)) return;

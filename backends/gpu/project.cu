@@ -19,6 +19,7 @@ struct Latents {
 
 /// Grid: tokens; 0: norm of the query latent, 1: norm, rotation and rounding of the window row, into the cache.
 __global__ void __launch_bounds__(256) latent_kernel(Latents a) {
+    enter_kernel();
     DSV4_SHARED(float, scratch, [32]);
     const auto t = int32_t(blockIdx.x);
     if (t >= a.step.tokens()) return;
@@ -52,6 +53,7 @@ struct Heads {
 
 /// A subgroup takes a head: normalised with no weight, then rotated. Grid: heads / 8, tokens.
 __global__ void __launch_bounds__(256) head_kernel(Heads a) {
+    enter_kernel();
     const auto t = int32_t(blockIdx.y);
     const int h = int(blockIdx.x) * 8 + subgroup_of_block(), lane = lane_of_subgroup(), d = a.head_dim;
     if (t >= a.step.tokens() || h >= a.heads) return; // a whole subgroup
@@ -93,13 +95,14 @@ dsv4_status attention_project(dsv4_queue *queue, const dsv4_batch *batch, const 
         const Product first[2] = {whole(block->matrix(DSV4_ROLE_WQ_A), x->row(0), qr->row(0)),
                                   whole(block->matrix(DSV4_ROLE_WKV), x->row(0), kv)};
         linear(*queue, batch->token_rows(), first, 2);
-        launch(latent_kernel, dim3(tokens, 2), 256, size_t(d) * 4, queue->stream,
-               Latents{batch->view, cache->view, qr->row(0), kv, block->vector(DSV4_ROLE_Q_NORM),
-                       block->vector(DSV4_ROLE_KV_NORM), block->rope_frequency(), s.q_lora, d, s.rope_dims, s.rms_eps,
-                       official});
+        launch_early(latent_kernel, dim3(tokens, 2), 256, size_t(d) * 4, queue->stream,
+                     Latents{batch->view, cache->view, qr->row(0), kv, block->vector(DSV4_ROLE_Q_NORM),
+                             block->vector(DSV4_ROLE_KV_NORM), block->rope_frequency(), s.q_lora, d, s.rope_dims,
+                             s.rms_eps, official});
         linear(*queue, batch->token_rows(), whole(block->matrix(DSV4_ROLE_WQ_B), qr->row(0), q->row(0)));
-        launch(head_kernel, dim3(unsigned(ceil_div(s.heads, 8)), tokens), 256, 0, queue->stream,
-               Heads{batch->view, q->row(0), block->rope_frequency(), s.heads, d, s.rope_dims, s.rms_eps, official});
+        launch_early(
+            head_kernel, dim3(unsigned(ceil_div(s.heads, 8)), tokens), 256, 0, queue->stream,
+            Heads{batch->view, q->row(0), block->rope_frequency(), s.heads, d, s.rope_dims, s.rms_eps, official});
     });
 }
 

@@ -16,6 +16,7 @@ struct Route {
 
 /// A subgroup takes a token. Grid: tokens / 4.
 __global__ void __launch_bounds__(128) route_kernel(Route a) {
+    enter_kernel();
     const int subgroup = subgroup_of_block(), lane = lane_of_subgroup(), E = a.experts, k = a.active;
     const auto t = int32_t(blockIdx.x) * 4 + subgroup;
     if (t >= a.step.tokens()) return; // a whole subgroup
@@ -65,9 +66,9 @@ dsv4_status moe_route(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_blo
         gate.float_input = gate.unrounded = gate.keep_output = true; // a rounding here can change the choice of experts
         linear(*queue, batch->token_rows(), gate);
         const float *bias = block->tid2eid ? nullptr : block->vector(DSV4_ROLE_GATE_BIAS);
-        launch(route_kernel, dim3(unsigned(ceil_div(tokens, 4))), 128, size_t(E) * 4 * 2 * 4, queue->stream,
-               Route{batch->view, logits, bias, block->tid2eid, route->row(0), E, s.active_experts, s.vocab,
-                     s.routed_scale});
+        launch_early(route_kernel, dim3(unsigned(ceil_div(tokens, 4))), 128, size_t(E) * 4 * 2 * 4, queue->stream,
+                     Route{batch->view, logits, bias, block->tid2eid, route->row(0), E, s.active_experts, s.vocab,
+                           s.routed_scale});
     });
 }
 

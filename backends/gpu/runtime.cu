@@ -98,8 +98,10 @@ void *device_malloc(size_t bytes, const std::string &what) {
         (void)DSV4_RUNTIME(GetLastError)();
         size_t left = 0, total = 0;
         (void)DSV4_RUNTIME(MemGetInfo)(&left, &total);
-        throw Failure(DSV4_E_NO_MEMORY, "out of device memory: " + what + " needs " + std::to_string(bytes) +
-                                            " bytes, " + std::to_string(left) + " are free", int32_t(s));
+        throw Failure(DSV4_E_NO_MEMORY,
+                      "out of device memory: " + what + " needs " + std::to_string(bytes) + " bytes, " +
+                          std::to_string(left) + " are free",
+                      int32_t(s));
     }
     check(s, "Malloc");
     return p;
@@ -196,6 +198,23 @@ void graph_release(Graph graph) noexcept {
 }
 
 #if !defined(DSV4_GPU_HIP)
+void start(const void *kernel, dim3 grid, dim3 block, void **arguments, size_t dynamic_bytes, Stream stream,
+           bool early) {
+    if (early) {
+        int device = 0, major = 0;
+        DSV4_CALL(GetDevice, &device);
+        DSV4_CALL(DeviceGetAttribute, &major, cudaDevAttrComputeCapabilityMajor, device);
+        early = major >= 9;
+    }
+    if (!early) return check(cudaLaunchKernel(kernel, grid, block, arguments, dynamic_bytes, stream), "launch");
+    cudaLaunchAttribute attribute = {};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid, config.blockDim = block, config.dynamicSmemBytes = dynamic_bytes, config.stream = stream;
+    config.attrs = &attribute, config.numAttrs = 1;
+    check(cudaLaunchKernelExC(&config, kernel, arguments), "launch");
+}
 void allow_shared(const void *kernel, size_t dynamic_bytes) {
     DSV4_CALL(FuncSetAttribute, kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(dynamic_bytes));
 }

@@ -38,6 +38,7 @@ struct Select {
 
 /// A subgroup takes a query: rotation, Hadamard transform, rounding. Grid: heads / 8, tokens.
 __global__ void __launch_bounds__(block_threads) query_kernel(Select a) {
+    enter_kernel();
     const auto t = int32_t(blockIdx.y);
     const int h = int(blockIdx.x) * block_subgroups + subgroup_of_block(), lane = lane_of_subgroup(),
               n = a.cache.index_dim;
@@ -102,6 +103,7 @@ __device__ __forceinline__ uint4 load_codes(const CacheView &cache, const uint8_
 /// Scores on the matrix units: sum_h w_h relu(q_h . k). A subgroup takes 32 keys. Grid: keys / 256, tokens of the
 /// slice.
 __global__ void __launch_bounds__(block_threads) score_kernel(Select a) {
+    enter_kernel();
     constexpr int tiles = 4;
     const auto row = int32_t(blockIdx.y), token = a.first_token + row;
     if (!a.chooses(token)) return;
@@ -175,6 +177,7 @@ __global__ void __launch_bounds__(block_threads) score_kernel(Select a) {
 
 /// Scores in float32, any key format. A subgroup takes a key. Grid: keys / 64, tokens of the slice.
 __global__ void __launch_bounds__(block_threads) plain_score_kernel(Select a) {
+    enter_kernel();
     constexpr int each = 8;
     const auto row = int32_t(blockIdx.y), token = a.first_token + row;
     if (!a.chooses(token)) return;
@@ -198,6 +201,7 @@ __global__ void __launch_bounds__(block_threads) plain_score_kernel(Select a) {
 /// Long lists first lose what is not among the best of its own chunk: nothing that is among the best of all. Grid:
 /// chunks, tokens of the slice.
 __global__ void __launch_bounds__(choose_threads) narrow_kernel(Select a) {
+    enter_kernel();
     const auto row = int32_t(blockIdx.y), token = a.first_token + row, first = int32_t(blockIdx.x) * chunk;
     if (!a.chooses(token)) return;
     const int32_t count = min(a.visible(token) - first, chunk);
@@ -214,6 +218,7 @@ __global__ void __launch_bounds__(choose_threads) narrow_kernel(Select a) {
 
 /// Grid: tokens (of the slice, when there are scores).
 __global__ void __launch_bounds__(choose_threads) choose_kernel(Select a) {
+    enter_kernel();
     const auto row = int32_t(blockIdx.x), token = a.first_token + row;
     if (token >= a.step.tokens()) return;
     const int32_t visible = a.visible(token);
@@ -246,7 +251,7 @@ dsv4_status attention_select(dsv4_queue *queue, const dsv4_batch *batch, const d
         a.official = device.official(), a.exact = device.exact();
         const int32_t longest = batch->grid_positions / 4;
         if (longest <= s.index_topk) { // nobody chooses
-            launch(choose_kernel, dim3(unsigned(tokens)), choose_threads, 0, queue->stream, a);
+            launch_early(choose_kernel, dim3(unsigned(tokens)), choose_threads, 0, queue->stream, a);
             return;
         }
         const size_t queries = size_t(tokens) * size_t(H);
@@ -259,8 +264,8 @@ dsv4_status attention_select(dsv4_queue *queue, const dsv4_batch *batch, const d
         const Product products[2] = {whole(block->matrix(DSV4_ROLE_INDEX_WQ_B), qr->row(0), a.q),
                                      whole(block->matrix(DSV4_ROLE_INDEX_WEIGHTS), x->row(0), a.weights)};
         linear(*queue, batch->token_rows(), products, 2);
-        launch(query_kernel, dim3(unsigned(ceil_div(H, block_subgroups)), unsigned(tokens)), block_threads,
-               size_t(block_subgroups) * size_t(di) * 4, queue->stream, a);
+        launch_early(query_kernel, dim3(unsigned(ceil_div(H, block_subgroups)), unsigned(tokens)), block_threads,
+                     size_t(block_subgroups) * size_t(di) * 4, queue->stream, a);
 
         a.columns = int32_t(round_up(longest, 4));
         const auto slice = int32_t(std::clamp<size_t>(most_scores / size_t(a.columns), 1, size_t(tokens)));
@@ -275,14 +280,14 @@ dsv4_status attention_select(dsv4_queue *queue, const dsv4_batch *batch, const d
             const auto count = unsigned(std::min(slice, tokens - a.first_token));
             if (packed) {
                 const auto padded_heads = size_t(round_up(H, 16));
-                launch(score_kernel, dim3(unsigned(ceil_div(longest, score_keys)), count), block_threads,
-                       padded_heads * (packed_pitch * 2 + 4), queue->stream, a);
+                launch_early(score_kernel, dim3(unsigned(ceil_div(longest, score_keys)), count), block_threads,
+                             padded_heads * (packed_pitch * 2 + 4), queue->stream, a);
             } else {
-                launch(plain_score_kernel, dim3(unsigned(ceil_div(longest, block_subgroups * 8)), count), block_threads,
-                       0, queue->stream, a);
+                launch_early(plain_score_kernel, dim3(unsigned(ceil_div(longest, block_subgroups * 8)), count),
+                             block_threads, 0, queue->stream, a);
             }
-            if (a.candidates) launch(narrow_kernel, dim3(chunks, count), choose_threads, 0, queue->stream, a);
-            launch(choose_kernel, dim3(count), choose_threads, 0, queue->stream, a);
+            if (a.candidates) launch_early(narrow_kernel, dim3(chunks, count), choose_threads, 0, queue->stream, a);
+            launch_early(choose_kernel, dim3(count), choose_threads, 0, queue->stream, a);
         }
     });
 }

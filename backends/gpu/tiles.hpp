@@ -196,6 +196,7 @@ __device__ __forceinline__ void many_block(const Work &work, int begin, int end,
 /// Grid: row blocks, column blocks, and either 1 (a block walks all of k) or the segments.
 template <class Source, int width>
 __global__ void __launch_bounds__(block_threads, 1) multiply_many(DSV4_PARAMETER Source source) {
+    enter_kernel();
     Work work;
     if (!source.find(work, KERNEL_MANY, width)) return;
     int begin = 0, end = padded(work.w.columns) / stage_values;
@@ -226,6 +227,7 @@ template <class F> __device__ __forceinline__ void pack_row(const Work &work, in
 /// Grid: pieces of k, rows.
 template <class Source>
 __global__ void __launch_bounds__(block_threads) pack_inputs(DSV4_PARAMETER Source source, uint16_t *to) {
+    enter_kernel();
     Work work;
     const auto row = int32_t(blockIdx.y);
     if (!source.find_row(work, row)) return;

@@ -80,9 +80,14 @@ template <int N> __device__ __forceinline__ void copy_wait() {}
 
 __device__ __forceinline__ uint4 load_once(const uint4 *p) { return *p; }
 
+// Kernels run one after the other.
+__device__ __forceinline__ void let_next_begin() {}
+__device__ __forceinline__ void wait_for_former() {}
+
 /// Arguments are converted to the kernel's own parameter types and copied before the call returns.
 template <class... P, class... A>
-void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t dynamic_bytes, Stream stream, A &&...args) {
+void launch_kernel(bool, void (*kernel)(P...), dim3 grid, dim3 block, size_t dynamic_bytes, Stream stream,
+                   A &&...args) {
     static_assert(sizeof...(P) == sizeof...(A), "a kernel's parameters, one for one");
     if (!grid.x || !grid.y || !grid.z) return;
 #if defined(DSV4_GPU_HIP_ON_NVIDIA)

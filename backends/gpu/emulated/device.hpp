@@ -171,12 +171,22 @@ template <int N> void copy_wait() { emulated::copy_wait(N); }
 
 inline uint4 load_once(const uint4 *p) { return *p; }
 
+// Kernels run one after the other; that every thread of a kernel launched early waits is checked.
+inline void let_next_begin() {}
+inline void wait_for_former() { emulated::machine.current->waited = true; }
+
 template <class... P, class... A>
-void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t dynamic_bytes, Stream stream, A &&...args) {
+void launch_kernel(bool early, void (*kernel)(P...), dim3 grid, dim3 block, size_t dynamic_bytes, Stream stream,
+                   A &&...args) {
     static_assert(sizeof...(P) == sizeof...(A), "a kernel's parameters, one for one");
     if (!grid.x || !grid.y || !grid.z) return;
     std::tuple<std::remove_cv_t<P>...> values(static_cast<P>(std::forward<A>(args))...);
-    emulated::enqueue(stream, {grid, block, dynamic_bytes, [kernel, values] { std::apply(kernel, values); }});
+    emulated::enqueue(stream, {grid, block, dynamic_bytes, [early, kernel, values] {
+                                   emulated::machine.current->waited = false;
+                                   std::apply(kernel, values);
+                                   if (early && !emulated::machine.current->waited)
+                                       emulated::fail("a thread of a kernel launched early ended without waiting");
+                               }});
 }
 
 } // namespace dsv4::gpu

@@ -31,6 +31,7 @@ struct Fiber {
     Group *group = nullptr;
     void *stack_pointer = nullptr;
     int index = 0;
+    bool waited = false; // wait_for_former() was called
 };
 
 struct Machine {
