@@ -15,4 +15,11 @@ struct Error : std::runtime_error {
     int32_t native_code;
 };
 
+/// A field that has no meaning yet: an option we cannot honour must not look honoured.
+inline void expect_unused(uint32_t reserved, const char *where) {
+    if (reserved)
+        throw Error(DSV4_E_UNSUPPORTED, std::string(where) + ": reserved: expected 0, found " + std::to_string(reserved) +
+                                            "; set the struct with DSV4_INIT");
+}
+
 }  // namespace dsv4

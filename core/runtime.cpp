@@ -1,8 +1,9 @@
 // The only file of the library that reads the environment.
 #include "core/runtime.hpp"
 #include <cstdlib>
-#include <nlohmann/json.hpp>
 #include <sys/auxv.h>
+#include "core/json_writer.hpp"
+#include "core/model/json_reader.hpp"
 #include "core/plugin/device.hpp"
 
 namespace dsv4 {
@@ -14,23 +15,26 @@ std::string_view plugin_path_of_environment() {
     return value ? value : "";
 }
 
-nlohmann::json describe_device(const dsv4_backend &table, uint32_t index) {
+std::string utf8(std::string_view text) { return printable(text, 4096); }
+
+void describe_device(JsonWriter &json, const dsv4_backend &table, uint32_t index) {
     dsv4_device_options options;
     DSV4_INIT(options);
     options.index = index;
     const Device device(table, options);
     const dsv4_device_info &info = device.info();
-    nlohmann::json capabilities = nlohmann::json::array();
+    json.begin_object().member("name", utf8(info.name)).member("variant", utf8(info.variant)).member("threads", info.threads);
+    json.key("capabilities").begin_array();
     for (const auto &[bit, name] : {std::pair<uint32_t, const char *>{DSV4_CAP_ROW_INDEPENDENT, "row_independent"},
                                     {DSV4_CAP_EXACT, "exact"},
                                     {DSV4_CAP_OFFICIAL, "official"},
                                     {DSV4_CAP_MAPPED_WEIGHTS, "mapped_weights"},
                                     {DSV4_CAP_DISK_EXPERTS, "disk_experts"}})
-        if (info.capabilities & bit) capabilities.push_back(name);
-    if (device.has_mtp()) capabilities.push_back("drafts");
-    if (device.layer) capabilities.push_back("fused_layers");
-    return {{"name", info.name}, {"variant", info.variant}, {"threads", info.threads}, {"capabilities", capabilities},
-            {"memory_total", info.memory_total}, {"memory_free", info.memory_free}};
+        if (info.capabilities & bit) json.value(name);
+    if (device.has_mtp()) json.value("drafts");
+    if (device.layer) json.value("fused_layers");
+    json.end_array();
+    json.member("memory_total", info.memory_total).member("memory_free", info.memory_free).end_object();
 }
 
 }  // namespace
@@ -55,6 +59,9 @@ void Log::close() {
 
 Runtime::Runtime(const dsv4_runtime_options &options) : log_(std::make_shared<Log>(options)) {
     if (options.flags) throw Error(DSV4_E_UNSUPPORTED, "runtime flags: expected 0, found " + std::to_string(options.flags));
+    if (options.plugin_dir.size && options.plugin_dir.data[0] != '/')
+        throw Error(DSV4_E_INVALID, "plugin_dir: expected an absolute path, found " +
+                                        printable({options.plugin_dir.data, options.plugin_dir.size}));
     const std::string folder = options.plugin_dir.size ? std::string(options.plugin_dir.data, options.plugin_dir.size) : "";
     registry_ = std::make_unique<PluginRegistry>(
         plugin_search_path(folder, plugin_path_of_environment()),
@@ -65,23 +72,31 @@ Runtime::Runtime(const dsv4_runtime_options &options) : log_(std::make_shared<Lo
 }
 
 std::string Runtime::backends_json() const {
-    nlohmann::json out = {{"backends", nlohmann::json::array()}, {"failures", nlohmann::json::array()}};
+    JsonWriter json;
+    json.begin_object().key("backends").begin_array();
     for (const LoadedBackend &b : registry_->backends()) {
-        nlohmann::json entry = {{"name", b.name}, {"build", b.build}, {"manifest", b.manifest},
-                                {"devices", b.devices}, {"score", b.score}};
-        if (!b.why_not.empty()) entry["why_not"] = b.why_not;
-        nlohmann::json devices = nlohmann::json::array();
+        json.begin_object()
+            .member("name", utf8(b.name))
+            .member("build", utf8(b.build))
+            .member("manifest", utf8(b.manifest))
+            .member("devices", b.devices)
+            .member("score", b.score);
+        if (!b.why_not.empty()) json.member("why_not", utf8(b.why_not));
+        json.key("device").begin_array();
         for (uint32_t i = 0; b.score && i < b.devices; ++i) try {
-                devices.push_back(describe_device(*b.table, i));
+                JsonWriter device;
+                describe_device(device, *b.table, i);
+                json.raw(device.take());
             } catch (const Error &e) {
-                devices.push_back({{"error", e.what()}});
+                json.begin_object().member("error", utf8(e.what())).end_object();
             }
-        entry["device"] = devices;
-        out["backends"].push_back(entry);
+        json.end_array().end_object();
     }
+    json.end_array().key("failures").begin_array();
     for (const PluginFailure &f : registry_->failures())
-        out["failures"].push_back({{"manifest", f.manifest}, {"reason", f.reason}});
-    return out.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+        json.begin_object().member("manifest", utf8(f.manifest)).member("reason", utf8(f.reason)).end_object();
+    json.end_array().end_object();
+    return json.take();
 }
 
 }  // namespace dsv4

@@ -8,10 +8,10 @@
 
 DSV4_PACKAGES_build="g++ cmake ninja-build pkg-config libboost-dev nlohmann-json3-dev libcli11-dev libpcre2-dev"
 DSV4_PACKAGES_test="catch2 binutils python3 python3-jsonschema"
-# Taken where the system has them; the build does without: a compiler cache, and oneDNN for the CPU backend's variant of
-# that name.
-DSV4_OPTIONAL_build="ccache"
-DSV4_OPTIONAL_test="libdnnl-dev"
+# Taken where the system has them; the build does without: a compiler cache, io_uring for experts on disk, oneDNN for the
+# CPU backend's variant of that name, a compiler that shows that the backend compiles for another processor.
+DSV4_OPTIONAL_build="ccache liburing-dev"
+DSV4_OPTIONAL_test="libdnnl-dev g++-aarch64-linux-gnu"
 
 # Programs count as there whatever package brought them.
 package_present() {

@@ -2,6 +2,7 @@
 #include "backends/cpu/cpu_features.hpp"
 #include "backends/cpu/expert_store.hpp"
 #include "backends/cpu/formats.hpp"
+#include "backends/cpu/machine.hpp"
 #include "backends/cpu/objects.hpp"
 #include "backends/cpu/onednn.hpp"
 #include <unistd.h>
@@ -13,6 +14,8 @@ namespace dsv4::cpu {
 namespace {
 
 dsv4_host host_log = {}; // the last host's
+
+double part(uint64_t n, uint64_t of) { return of ? 100.0 * double(n) / double(of) : 0.0; }
 
 dsv4_status probe(uint32_t *devices, uint32_t *score, dsv4_error *err) {
     return boundary(err, [&] {
@@ -47,6 +50,9 @@ dsv4_status device_open(const dsv4_device_options *given, dsv4_device **out, dsv
             throw Error(DSV4_E_INVALID, "cpu: " + std::to_string(o.threads) + " threads; 0 to 1024 were expected");
         if (o.numerics < DSV4_NUMERICS_DEFAULT || o.numerics > DSV4_NUMERICS_NATIVE)
             throw Error(DSV4_E_UNSUPPORTED, "cpu: numerics " + std::to_string(o.numerics) + " is not known");
+        if (o.repack_folder.size)
+            log_line(1, "cpu: repack_folder is not used: this backend computes on the checkpoint's own bytes; nothing "
+                        "is repacked and nothing was written there");
         const Variants all = variants();
         auto device = std::make_unique<dsv4_device>();
         const Variant &variant = choose(all, std::string(o.variant.data ? o.variant.data : "", o.variant.size));
@@ -54,11 +60,22 @@ dsv4_status device_open(const dsv4_device_options *given, dsv4_device **out, dsv
         device->numerics = o.numerics == DSV4_NUMERICS_DEFAULT ? int32_t(DSV4_NUMERICS_NATIVE) : o.numerics;
         device->capabilities =
             DSV4_CAP_ROW_INDEPENDENT | DSV4_CAP_EXACT | DSV4_CAP_OFFICIAL | DSV4_CAP_MAPPED_WEIGHTS | DSV4_CAP_DISK_EXPERTS;
-        device->store = std::make_unique<ExpertStore>(o.expert_budget);
+        device->store = std::make_unique<ExpertStore>(o.expert_budget, log_line);
         device->tables = std::make_unique<Tables>();
         fill_tables(*device->tables);
-        device->pool = std::make_unique<Pool>(o.threads ? o.threads : usable_processors(),
-                                              (o.flags & DSV4_DEVICE_PIN_THREADS) != 0, kernel_scratch_bytes);
+        std::vector<int> processors; // node by node, so that neighbouring parts share one
+        if (o.flags & DSV4_DEVICE_PIN_THREADS) {
+            const Nodes nodes = memory_nodes();
+            std::vector<int> ids;
+            for (const Node &node : nodes) {
+                processors.insert(processors.end(), node.processors.begin(), node.processors.end());
+                ids.insert(ids.end(), node.processors.size(), node.id);
+            }
+            for (int i = 0; i < (o.threads ? o.threads : usable_processors()) && nodes.size() > 1; ++i)
+                device->node_of_part.push_back(ids[size_t(i) % ids.size()]);
+        }
+        device->pool = std::make_unique<Pool>(o.threads ? o.threads : usable_processors(), std::move(processors),
+                                              kernel_scratch_bytes);
         if (variant.by_name_only) { // oneDNN sums in an order of its own, which depends on the number of rows
             device->capabilities &= ~uint32_t(DSV4_CAP_ROW_INDEPENDENT);
             for (int i = 0; i < device->pool->threads(); ++i) device->libraries.push_back(onednn_state());
@@ -69,28 +86,17 @@ dsv4_status device_open(const dsv4_device_options *given, dsv4_device **out, dsv
 
 void device_close(dsv4_device *device) {
     if (!device) return;
-    const ExpertStore &store = *device->store;
-    if (const uint64_t all = store.hits() + store.misses(); all && host_log.log) {
-        char line[160];
-        const int n = std::snprintf(line, sizeof line, "cpu: experts on disk: %llu of %llu found in memory, %.1f GB read",
-                                    static_cast<unsigned long long>(store.hits()),
-                                    static_cast<unsigned long long>(all), double(store.bytes_read()) * 1e-9);
-        host_log.log(host_log.self, 2, {line, size_t(n)});
+    const StoreCounts c = device->store->counts();
+    if (const uint64_t all = c.held + c.ahead + c.demanded) {
+        char line[200];
+        std::snprintf(line, sizeof line,
+                      "cpu: experts on disk: %llu used, %.1f %% from memory, %.1f %% read ahead; %.1f GB read, "
+                      "%.1f s waited",
+                      static_cast<unsigned long long>(all), part(c.held, all), part(c.ahead, all),
+                      double(c.bytes_read) * 1e-9, double(c.waited_ns) * 1e-9);
+        log_line(2, line);
     }
     delete device;
-}
-
-/// What could be had without swapping: the kernel's estimate, which counts the page cache (mapped checkpoints fill it).
-uint64_t available_memory(uint64_t otherwise) {
-    std::FILE *file = std::fopen("/proc/meminfo", "re");
-    if (!file) return otherwise;
-    char line[128];
-    unsigned long long kilobytes = 0;
-    bool found = false;
-    while (!found && std::fgets(line, sizeof line, file))
-        found = std::sscanf(line, "MemAvailable: %llu kB", &kilobytes) == 1;
-    std::fclose(file);
-    return found ? uint64_t(kilobytes) * 1024 : otherwise;
 }
 
 dsv4_status device_query(dsv4_device *device, dsv4_device_info *info, dsv4_error *err) {
@@ -102,7 +108,14 @@ dsv4_status device_query(dsv4_device *device, dsv4_device_info *info, dsv4_error
         i.threads = device->pool->threads();
         const auto page = uint64_t(sysconf(_SC_PAGESIZE));
         i.memory_total = uint64_t(sysconf(_SC_PHYS_PAGES)) * page;
-        i.memory_free = available_memory(uint64_t(sysconf(_SC_AVPHYS_PAGES)) * page);
+        const uint64_t available = available_memory();
+        i.memory_free = available ? available : uint64_t(sysconf(_SC_AVPHYS_PAGES)) * page;
+        const StoreCounts c = device->store->counts();
+        i.expert_hits = c.held;
+        i.expert_ahead = c.ahead;
+        i.expert_misses = c.demanded;
+        i.expert_bytes_read = c.bytes_read;
+        i.expert_wait_ns = c.waited_ns;
         std::snprintf(i.name, sizeof i.name, "CPU, %d threads", i.threads);
         std::snprintf(i.variant, sizeof i.variant, "%s", device->kernels->name);
         write_sized(info, i, "dsv4_device_info");
@@ -132,6 +145,10 @@ void keep_host(const dsv4_host *host) {
 }
 
 } // namespace
+
+void log_line(int32_t level, const std::string &line) {
+    if (host_log.log) host_log.log(host_log.self, level, {line.data(), line.size()});
+}
 
 dsv4_status enter(uint32_t abi_min, uint32_t abi_max, const dsv4_host *host, const dsv4_backend **out, dsv4_error *err) {
     *out = nullptr;

@@ -91,17 +91,19 @@ struct Kernels {
 
     // Matrix products on float32 activations, any weight type.
     int32_t f32_row_step;    // threads split the rows at multiples of this
+    int32_t (*f32_in_place)(const Matrix *w, int32_t tokens); // rows one after the other need no packing
     size_t (*f32_pack_bytes)(const Matrix *w, int32_t tokens);
     void (*f32_pack)(const PackArgs *args);
     void (*f32_gemm)(const GemmArgs *args);
 
-    // The same on activations rounded to bf16, where the machine has an instruction for it; NULL otherwise.
-    int32_t bf16_row_step;
-    int32_t (*bf16_supports)(const Matrix *w);
-    size_t (*bf16_pack_bytes)(const Matrix *w, int32_t tokens);
-    void (*bf16_pack)(const PackArgs *args);
-    void (*bf16_gemm)(const GemmArgs *args);
-    /// `rows` rows from row on as bf16, columns in the order of bf16_pack, rows out_cols apart; NULL: not offered.
+    // The same on activations rounded to 16 bits, where that is faster: bf16 on machines that multiply it, integers
+    // with a scale (avx2_fp4.hpp) elsewhere; NULL: not offered.
+    int32_t narrow_row_step;
+    int32_t (*narrow_supports)(const Matrix *w);
+    size_t (*narrow_pack_bytes)(const Matrix *w, int32_t tokens);
+    void (*narrow_pack)(const PackArgs *args);
+    void (*narrow_gemm)(const GemmArgs *args);
+    /// `rows` rows from row on as bf16, columns in the order of narrow_pack, rows out_cols apart; NULL: not offered.
     void (*bf16_decode)(const Tables *tables, const Matrix *w, int32_t row, int32_t rows, uint16_t *out, int64_t out_cols);
 
     void (*attend)(const AttendArgs *args);

@@ -113,11 +113,13 @@ DSV4_INLINE void decode_row(const Tables *t, const Matrix *w, int32_t n, int32_t
     if (k < count) decode_scalar(t, w, n, k0 + k, count - k, out + k);
 }
 
+[[maybe_unused]] int32_t f32_in_place(const Matrix *w, int32_t) { return w->cols % 16 == 0; }
+
 size_t f32_pack_bytes(const Matrix *w, int32_t tokens) {
     return size_t(tokens) * size_t(round_up(w->cols, VL)) * sizeof(float);
 }
 
-void f32_pack(const PackArgs *a) {
+[[maybe_unused]] void f32_pack(const PackArgs *a) {
     const int64_t cols = a->w->cols, padded = round_up(cols, VL);
     for (int32_t t = a->first; t < a->last; ++t) {
         float *out = (float *)a->out + t * padded;
@@ -144,7 +146,7 @@ DSV4_INLINE void f32_tile(const float *x, int64_t ldx, const float *panel, int32
         for (int r = 0; r < row_block; ++r) vstore(acc + (t * row_block + r) * VL, sum[t][r]);
 }
 
-void f32_gemm(const GemmArgs *a) {
+[[maybe_unused]] void f32_gemm(const GemmArgs *a) {
     const Matrix *w = a->w;
     const int64_t padded = round_up(w->cols, VL);
     float *panel = (float *)a->scratch, *acc = panel + row_block * panel_cols;
@@ -421,7 +423,7 @@ void pool(const float *const *kv, const float *const *score, const float *const 
 } // namespace
 
 #define DSV4_KERNELS_F32                                                                                               \
-    4, f32_pack_bytes, f32_pack, f32_gemm
+    4, f32_in_place, f32_pack_bytes, f32_pack, f32_gemm
 #define DSV4_KERNELS_REST                                                                                              \
     sum_squares, scale, hc_collapse, hc_expand, swiglu, add, round_bf16, to_bf16, from_bf16, pool
 

@@ -1,7 +1,9 @@
 // Queues, buffers and the pages under everything.
 #include <sys/mman.h>
+#include <algorithm>
 #include <cstring>
 #include <utility>
+#include "backends/cpu/machine.hpp"
 #include "backends/cpu/objects.hpp"
 
 namespace dsv4::cpu {
@@ -27,6 +29,28 @@ Pages::Pages(Pages &&other) noexcept
 Pages &Pages::operator=(Pages &&other) noexcept {
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);
+    return *this;
+}
+
+Reservation::Reservation(std::shared_ptr<uint64_t> sum, uint64_t bytes, const char *what) {
+    const uint64_t available = available_memory();
+    // What is promised and already written is no longer available: it is counted once, as promised.
+    const uint64_t written = std::min(*sum, resident_memory());
+    if (available && (bytes > available || *sum - written > available - bytes))
+        throw Error(DSV4_E_NO_MEMORY, "cpu: " + std::string(what) + " needs " + std::to_string(bytes) +
+                                          " bytes, caches before it " + std::to_string(*sum) + ", " +
+                                          std::to_string(available) + " are available");
+    sum_ = std::move(sum);
+    *sum_ += bytes_ = bytes;
+}
+Reservation::~Reservation() {
+    if (sum_) *sum_ -= bytes_;
+}
+Reservation::Reservation(Reservation &&other) noexcept
+    : sum_(std::move(other.sum_)), bytes_(std::exchange(other.bytes_, 0)) {}
+Reservation &Reservation::operator=(Reservation &&other) noexcept {
+    std::swap(sum_, other.sum_);
+    std::swap(bytes_, other.bytes_);
     return *this;
 }
 

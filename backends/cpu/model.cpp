@@ -248,6 +248,8 @@ dsv4_status block_create(dsv4_device *device, const dsv4_shape *shape, const dsv
         if (d.rope_frequency) b->rope.assign(d.rope_frequency, d.rope_frequency + b->shape.rope_dims / 2);
         for (uint32_t i = 0; i < d.tensor_count; ++i) take_tensor(*b, tensor_at(d, i));
         if (d.expert_tier == DSV4_TIER_DISK) store_experts(*device, *b, d);
+        register_hash_block(*device, *b);
+        place_weights(*device, *b);
         *out = b.release();
     });
 }
@@ -299,6 +301,8 @@ dsv4_status cache_create(dsv4_device *device, const dsv4_shape *shape, int32_t r
     *out = nullptr;
     return boundary(err, [&] {
         auto c = std::make_unique<dsv4_cache>(cache_layout(*device, shape, ratio, desc));
+        const uint64_t bytes = slot_bytes(*c) * uint64_t(c->desc.slots) + block_bytes_of(*c) * uint64_t(c->desc.blocks);
+        c->reserved = Reservation(device->reserved, bytes, "a layer's cache");
         const size_t slots = size_t(c->desc.slots), blocks = size_t(c->desc.blocks), state = size_t(c->state_rows);
         c->window = Pages(slots * size_t(c->desc.window_rows) * size_t(c->row_bytes), "window rows");
         if (ratio) {
@@ -351,7 +355,7 @@ dsv4_status batch_create(dsv4_device *, const dsv4_shape *shape, int32_t max_tok
 }
 void batch_release(dsv4_batch *batch) { delete batch; }
 
-dsv4_status batch_set(dsv4_queue *, dsv4_batch *b, const dsv4_step *given, dsv4_error *err) {
+dsv4_status batch_set(dsv4_queue *queue, dsv4_batch *b, const dsv4_step *given, dsv4_error *err) {
     return boundary(err, [&] {
         const dsv4_step s = read_sized(given, "dsv4_step");
         if (s.tokens < 0 || s.tokens > b->max_tokens || s.sequences < 0 || s.sequences > b->max_sequences ||
@@ -376,6 +380,8 @@ dsv4_status batch_set(dsv4_queue *, dsv4_batch *b, const dsv4_step *given, dsv4_
         take(b->block_table, s.block_table, int64_t(s.sequences) * s.blocks_per_sequence);
         take(b->output_row, s.output_row, s.outputs);
         for (dsv4_batch::Turns &t : b->turns_) t.current = false;
+        queue->device->pool->keep_caller(); // the thread that runs steps, not the one that loads
+        expect_hash_experts(*queue->device, *b);
     });
 }
 
@@ -388,6 +394,7 @@ const dsv4_model_ops model_ops = {sizeof(dsv4_model_ops), 0,           block_byt
 } // namespace dsv4::cpu
 
 dsv4_block::~dsv4_block() {
+    if (registered_at) dsv4::cpu::forget_hash_block(*registered_at, *this);
     for (const int64_t expert : stored) store->remove(expert);
 }
 

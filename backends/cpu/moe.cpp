@@ -123,7 +123,7 @@ Plan plan_groups(const dsv4_block &block, const dsv4_buffer &route, int32_t T) {
 }
 
 struct Layout {
-    bool bf16;
+    bool narrow;
     size_t (*bytes)(const Matrix *, int32_t);
     void (*pack)(const PackArgs *);
     void (*gemm)(const GemmArgs *);
@@ -132,20 +132,20 @@ struct Layout {
 
 Layout layout_for(const dsv4_device &device, const Matrix &w) {
     const Kernels &k = *device.kernels;
-    if (takes_bf16(device, w)) return {true, k.bf16_pack_bytes, k.bf16_pack, k.bf16_gemm, k.bf16_row_step};
+    if (takes_narrow(device, w)) return {true, k.narrow_pack_bytes, k.narrow_pack, k.narrow_gemm, k.narrow_row_step};
     return {false, k.f32_pack_bytes, k.f32_pack, k.f32_gemm, k.f32_row_step};
 }
 
-/// The groups from `from` on that can be in memory at the same time, read from disk where they live there.
-std::vector<Group> next_wave(const dsv4_device &device, const dsv4_block &block, const Plan &plan, size_t from) {
+/// The groups from `from` on that can be computed now: all of them, or where the experts live on disk as many as have
+/// arrived, while the others are being read.
+std::vector<Group> next_wave(const dsv4_block &block, const Plan &plan, size_t from) {
     const auto begin = plan.groups.begin() + ptrdiff_t(from);
     if (block.stored.empty()) return {begin, plan.groups.end()};
     std::vector<int64_t> wanted;
     for (auto g = begin; g != plan.groups.end() && g->expert >= 0; ++g) wanted.push_back(block.stored[size_t(g->expert)]);
-    const int64_t n = wanted.empty() ? 0 : block.store->fitting(wanted, 0);
+    const int64_t n = wanted.empty() ? 0 : block.store->acquire(wanted.data(), int64_t(wanted.size()));
     const bool rest = n == int64_t(wanted.size()); // the shared expert ends the last wave
     std::vector<Group> wave(begin, rest ? plan.groups.end() : begin + ptrdiff_t(n));
-    if (n) block.store->acquire(wanted.data(), n, *device.pool);
     for (int64_t i = 0; i < n; ++i) {
         Matrix *const m[3] = {&wave[size_t(i)].w1, &wave[size_t(i)].w2, &wave[size_t(i)].w3};
         for (int part = 0; part < 3; ++part) {
@@ -174,9 +174,9 @@ dsv4_status experts(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_block
             for (int32_t t = 0; t < T; ++t) round_fp8(rounded + int64_t(t) * D, D, 128);
             input = rounded;
         }
-        // One wave, unless the experts come from disk and do not fit the memory they may take.
+        // One wave, unless experts come from disk.
         for (size_t from = 0, to = 0; from < plan.groups.size(); from = to) {
-            std::vector<Group> wave = next_wave(device, *block, plan, from);
+            std::vector<Group> wave = next_wave(*block, plan, from);
             to = from + wave.size();
             int64_t x_bytes = 0, h_bytes = 0, hidden = 0;
             int32_t widest = 0;

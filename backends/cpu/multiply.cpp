@@ -9,8 +9,8 @@ namespace dsv4::cpu {
 
 bool is_quantized(const Matrix &w) { return w.type == WEIGHT_FP8 || w.type == WEIGHT_FP4; }
 
-bool takes_bf16(const dsv4_device &device, const Matrix &w) {
-    return !device.exact() && device.kernels->bf16_gemm && device.kernels->bf16_supports(&w);
+bool takes_narrow(const dsv4_device &device, const Matrix &w) {
+    return !device.exact() && device.kernels->narrow_gemm && device.kernels->narrow_supports(&w);
 }
 
 Product whole(const Matrix &w, const float *x, float *y) { return {&w, x, w.cols, y, w.rows, 0, w.rows}; }
@@ -19,14 +19,18 @@ namespace {
 
 struct Packed {
     const Product *product; // the first that needs it
-    bool bf16, rounded;
+    bool narrow, rounded;
     const float *x;
     int64_t ldx;
     void *data;
     bool ready;             // the activations are already laid out as the kernel wants them
 };
 
-bool same_layout(const Matrix &a, const Matrix &b) { return a.type == b.type && a.cols == b.cols; }
+/// The kernels choose the order of the columns by these.
+bool same_layout(const Matrix &a, const Matrix &b) {
+    return a.type == b.type && a.cols == b.cols && !a.scale == !b.scale && a.scale_is_float == b.scale_is_float &&
+           a.block_rows == b.block_rows && a.block_cols == b.block_cols;
+}
 
 } // namespace
 
@@ -40,20 +44,20 @@ void multiply(dsv4_queue &queue, int32_t tokens, const Product *products, int32_
     if (count > 32) throw Error(DSV4_E_INTERNAL, "cpu: too many products in one call");
     for (int32_t i = 0; i < count; ++i) {
         const Product &p = products[i];
-        const bool bf16 = !p.float_input && takes_bf16(device, *p.w);
+        const bool narrow = !p.float_input && takes_narrow(device, *p.w);
         const bool rounded = device.official() && !p.unrounded && is_quantized(*p.w);
         int32_t at = 0;
         for (; at < packs; ++at) {
             const Packed &o = packed[at];
-            if (o.bf16 == bf16 && o.rounded == rounded && o.x == p.x && o.ldx == p.ldx &&
-                o.product->w->cols == p.w->cols && (!bf16 || same_layout(*o.product->w, *p.w)))
+            if (o.narrow == narrow && o.rounded == rounded && o.x == p.x && o.ldx == p.ldx &&
+                same_layout(*o.product->w, *p.w))
                 break;
         }
         use[i] = at;
         if (at < packs) continue;
         if (packs == 16) throw Error(DSV4_E_INTERNAL, "cpu: too many inputs in one call");
-        packed[packs++] = {&p, bf16, rounded, p.x, p.ldx, nullptr, false};
-        pack_bytes += ((bf16 ? k.bf16_pack_bytes(p.w, tokens) : k.f32_pack_bytes(p.w, tokens)) + 63) / 64 * 64;
+        packed[packs++] = {&p, narrow, rounded, p.x, p.ldx, nullptr, false};
+        pack_bytes += ((narrow ? k.narrow_pack_bytes(p.w, tokens) : k.f32_pack_bytes(p.w, tokens)) + 63) / 64 * 64;
         if (rounded) round_floats += size_t(tokens) * size_t(p.w->cols);
     }
     auto *to = reinterpret_cast<uint8_t *>(queue.floats(SCRATCH_PACK, pack_bytes / 4 + 16));
@@ -70,13 +74,14 @@ void multiply(dsv4_queue &queue, int32_t tokens, const Product *products, int32_
             p.x = rounded, p.ldx = w.cols;
             rounded += int64_t(tokens) * w.cols;
         }
-        if (!p.bf16 && p.ldx == w.cols && w.cols % 16 == 0) { // rows are where the kernel wants them
+        // Rows that are where the kernel wants them.
+        if (!p.narrow && (tokens == 1 || p.ldx == w.cols) && k.f32_in_place(&w, tokens)) {
             p.data = const_cast<float *>(p.x);
             p.ready = true;
             continue;
         }
         p.data = to;
-        to += ((p.bf16 ? k.bf16_pack_bytes(&w, tokens) : k.f32_pack_bytes(&w, tokens)) + 63) / 64 * 64;
+        to += ((p.narrow ? k.narrow_pack_bytes(&w, tokens) : k.f32_pack_bytes(&w, tokens)) + 63) / 64 * 64;
         any = true;
     }
     const int32_t groups = (tokens + 15) / 16;
@@ -85,7 +90,7 @@ void multiply(dsv4_queue &queue, int32_t tokens, const Product *products, int32_
         if (p.ready) return;
         const int32_t first = int32_t(item % groups) * 16;
         const PackArgs args = {p.product->w, p.x, p.ldx, nullptr, tokens, first, std::min(tokens, first + 16), p.data};
-        p.bf16 ? k.bf16_pack(&args) : k.f32_pack(&args);
+        p.narrow ? k.narrow_pack(&args) : k.f32_pack(&args);
     };
     if (any && tokens <= 16)
         for (int32_t i = 0; i < packs; ++i) pack(int64_t(i) * groups);
@@ -95,13 +100,13 @@ void multiply(dsv4_queue &queue, int32_t tokens, const Product *products, int32_
         for (int32_t i = 0; i < count; ++i) {
             const Product &p = products[i];
             const Packed &in = packed[use[i]];
-            const Range r = split(p.row0, p.row1, in.bf16 ? k.bf16_row_step : k.f32_row_step, thread,
+            const Range r = split(p.row0, p.row1, in.narrow ? k.narrow_row_step : k.f32_row_step, thread,
                                   device.pool->threads());
             if (r.begin >= r.end) continue;
             float *y = p.y + (r.begin - p.row0);
             const GemmArgs args = {device.tables.get(), p.w, in.data, tokens, r.begin, r.end, y, p.ldy,
                                    device.pool->scratch(thread), device.library(thread)};
-            in.bf16 ? k.bf16_gemm(&args) : k.f32_gemm(&args);
+            in.narrow ? k.narrow_gemm(&args) : k.f32_gemm(&args);
             if (device.official() && !p.keep_output)
                 for (int32_t t = 0; t < tokens; ++t) k.round_bf16(y + t * p.ldy, r.end - r.begin);
         }

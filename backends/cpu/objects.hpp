@@ -30,6 +30,22 @@ class Pages {
     size_t size_ = 0;
 };
 
+/// A promise of memory that fills later: pages are given when they are written, and a machine that has none left then
+/// ends the process instead of a call. Together they never promise more than was there.
+class Reservation {
+  public:
+    Reservation() = default;
+    /// Throws DSV4_E_NO_MEMORY, saying what was needed, what is promised already and what the machine has.
+    Reservation(std::shared_ptr<uint64_t> sum, uint64_t bytes, const char *what);
+    ~Reservation();
+    Reservation(Reservation &&other) noexcept;
+    Reservation &operator=(Reservation &&other) noexcept;
+
+  private:
+    std::shared_ptr<uint64_t> sum_; // of the device
+    uint64_t bytes_ = 0;
+};
+
 enum Scratch { // one slot each, so that pieces that live at the same time do not share
     SCRATCH_PACK, SCRATCH_ROUNDED, SCRATCH_A, SCRATCH_B, SCRATCH_C, SCRATCH_D, SCRATCH_E, SCRATCH_F, SCRATCH_COUNT
 };
@@ -44,9 +60,13 @@ struct dsv4_device {
     std::unique_ptr<dsv4::cpu::Pool> pool;
     int32_t numerics = DSV4_NUMERICS_NATIVE;
     uint32_t capabilities = 0;
+    std::vector<int> node_of_part;     // memory nodes of pinned threads; empty where there is one node, or no pinning
+    uint64_t placed = 0;               // bytes that place_weights() has brought to their nodes
     std::vector<std::shared_ptr<void>> libraries; // by thread; empty unless the variant brings some
 
+    std::shared_ptr<uint64_t> reserved = std::make_shared<uint64_t>(0); // bytes of caches
     std::unique_ptr<dsv4::cpu::ExpertStore> store; // experts on disk
+    std::vector<dsv4_block *> hash_blocks;         // those on disk that route by token id, in the model's order
 
     void *library(int thread) const { return libraries.empty() ? nullptr : libraries[size_t(thread)].get(); }
     bool exact() const { return numerics == DSV4_NUMERICS_EXACT; }
@@ -77,6 +97,7 @@ struct dsv4_block {
     std::vector<dsv4::cpu::Matrix> experts[3];    // w1, w2, w3 by expert
     std::vector<int64_t> stored;                  // by expert, into the store; empty: experts are in memory
     dsv4::cpu::ExpertStore *store = nullptr;
+    dsv4_device *registered_at = nullptr;         // among its hash_blocks
     ~dsv4_block();
     const uint8_t *tid2eid = nullptr;
     int32_t tid2eid_bytes = 8;
@@ -95,6 +116,7 @@ struct dsv4_cache {
     int32_t ratio = 0, channels = 0;              // channels: of one state row's kv, c*d
     int32_t state_rows = 0, entries_per_block = 0, row_bytes = 0, key_bytes = 0;
     bool rows_are_float = false, keys_are_float = false;
+    dsv4::cpu::Reservation reserved;
     dsv4::cpu::Pages window, state, index_state, entries, keys;
 
     uint8_t *window_row(int32_t slot, int32_t position) const {
@@ -155,7 +177,7 @@ void multiply(dsv4_queue &queue, int32_t tokens, const Product *products, int32_
 
 Product whole(const Matrix &w, const float *x, float *y);
 
-bool takes_bf16(const dsv4_device &device, const Matrix &w);
+bool takes_narrow(const dsv4_device &device, const Matrix &w);
 bool is_quantized(const Matrix &w);
 
 /// rmsnorm of one row, in place or not; weight may be NULL; official: rounded to bf16.
@@ -180,6 +202,18 @@ dsv4_status attention_compress(dsv4_queue *, const dsv4_batch *, const dsv4_bloc
                                dsv4_error *);
 dsv4_status attention_select(dsv4_queue *, const dsv4_batch *, const dsv4_block *, const dsv4_cache *,
                              const dsv4_buffer *, const dsv4_buffer *, dsv4_buffer *, dsv4_error *);
+
+/// Experts that stay on disk and are chosen by token ids are read ahead of their layer (prefetch.cpp).
+void register_hash_block(dsv4_device &device, dsv4_block &block);
+void forget_hash_block(dsv4_device &device, const dsv4_block &block);
+void expect_hash_experts(dsv4_device &device, const dsv4_batch &batch);
+
+/// Several memory nodes and pinned threads: brings every matrix's rows to the node of the part that reads them, as far
+/// as memory goes (placement.cpp). Otherwise nothing.
+void place_weights(dsv4_device &device, const dsv4_block &block);
+
+/// A line for the host's log; 0 error, 1 warning, 2 info.
+void log_line(int32_t level, const std::string &line);
 
 /// The head's part that MTP needs too: rmsnorm(hc_head(streams)) of chosen rows is in ends.cpp; this is the collapse.
 void hc_head_row(const dsv4_device &device, const dsv4_block &from, const float *mix, const float *streams, float *out);

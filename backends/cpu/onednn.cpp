@@ -64,7 +64,7 @@ struct State {
 void gemm(const GemmArgs *a) {
     const Kernels *own = kernels_avx512_bf16();
     const Matrix *w = a->w;
-    if (a->tokens < fewest_tokens) return own->bf16_gemm(a);
+    if (a->tokens < fewest_tokens) return own->narrow_gemm(a);
     State &state = *static_cast<State *>(a->library);
     const SingleThreaded scope;
     const int64_t padded = (int64_t(w->cols) + 127) / 128 * 128;
@@ -84,7 +84,7 @@ void gemm(const GemmArgs *a) {
 Kernels table() {
     Kernels k = *kernels_avx512_bf16();
     k.name = "onednn";
-    k.bf16_gemm = gemm;
+    k.narrow_gemm = gemm;
     return k;
 }
 

@@ -1,6 +1,8 @@
-// The threads of one device. Work is handed out as one function run once on every thread; the calling thread is thread
-// 0. A thread that waits spins for some microseconds, because the next piece of work usually comes at once, and then
-// sleeps in the kernel, because two programs that spin on the same cores ruin each other.
+// The threads of one device. A job is one function run once for every part; part i is thread i's, so that what a thread
+// read last time is near it the next time, and part 0 the caller's. Nobody waits for a thread that is not there: parts
+// whose threads have not begun when the caller is through with its own are the caller's too. A thread that waits spins
+// for some microseconds, because the next job usually comes at once, and then sleeps in the kernel, because programs
+// that spin on the same processors ruin each other.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -15,22 +17,25 @@ namespace dsv4::cpu {
 
 class Pool {
   public:
-    /// threads >= 1; pin: worker i stays on the i-th processor that this process may use (the caller's is its own).
-    Pool(int threads, bool pin, size_t scratch_bytes);
+    /// threads >= 1; processors: where they stay, thread i on number i, round and round; empty: wherever they like.
+    Pool(int threads, std::vector<int> processors, size_t scratch_bytes);
     ~Pool();
     Pool(const Pool &) = delete;
     Pool &operator=(const Pool &) = delete;
 
     int threads() const { return threads_; }
+    /// Puts the calling thread where thread 0 is to stay, if it is to; the same thread again costs nothing.
+    void keep_caller();
     void *scratch(int thread) const { return scratch_[size_t(thread)]; }
 
-    /// body(thread) on every thread, then returns; the first exception of any thread is thrown here.
+    /// body(part) for every part, threads() of them, then returns; the first exception of any is thrown here. Two parts
+    /// may run one after the other on the same thread: they must not wait for each other.
     template <class Body> void run(Body &&body) {
         using Plain = std::remove_reference_t<Body>;
         run_erased([](void *context, int thread) { (*static_cast<Plain *>(context))(thread); },
                    const_cast<void *>(static_cast<const void *>(&body)));
     }
-    /// body(item, thread) for every item, whichever thread is free.
+    /// body(item, part) for every item, whichever thread is free.
     template <class Body> void each(int64_t items, Body &&body) {
         if (items <= 1 || threads_ == 1) {
             for (int64_t i = 0; i < items; ++i) body(i, 0);
@@ -45,19 +50,27 @@ class Pool {
     }
 
   private:
-    using Job = void (*)(void *context, int thread);
+    using Job = void (*)(void *context, int part);
+    struct alignas(64) Claim {
+        std::atomic<uint32_t> round{0}; // the last one in which somebody took this part
+    };
     void run_erased(Job job, void *context);
-    void work(int thread, bool pin);
-    void execute(int thread) noexcept;
+    void work(int part);
+    bool claim(int part, uint32_t round);
+    void execute(int part) noexcept;
+    void stop() noexcept;
 
     int threads_;
+    std::vector<int> processors_;
+    std::thread::id kept_;
     std::vector<void *> scratch_;
     std::vector<std::thread> workers_;
+    std::vector<Claim> claims_;
     Job job_ = nullptr;
     void *context_ = nullptr;
-    bool stop_ = false;
-    alignas(64) std::atomic<uint32_t> round_{0};   // raised to start a job
-    alignas(64) std::atomic<uint32_t> pending_{0}; // workers that have not finished it
+    std::atomic<bool> stop_{false};
+    alignas(64) std::atomic<uint32_t> round_{0};    // raised to start a job
+    alignas(64) std::atomic<uint32_t> finished_{0}; // parts of this round that workers have finished
     std::mutex failure_lock_;
     std::exception_ptr failure_;
 };

@@ -1,40 +1,9 @@
 #include "core/capi/arguments.hpp"
 #include "core/capi/boundary.hpp"
 #include "core/engine/model.hpp"
-#include "core/model/plan.hpp"
+#include "core/engine/plan_devices.hpp"
 
 using namespace dsv4;
-
-namespace {
-
-/// Every device of the wanted backends, with the memory that it reports.
-std::vector<PlanDevice> devices_for_plan(const Runtime &runtime, const std::string &backend) {
-    std::vector<PlanDevice> devices;
-    if (!backend.empty()) runtime.registry().select(backend);  // a name that is not there is an error
-    for (const LoadedBackend &b : runtime.registry().backends()) {
-        if ((!backend.empty() && b.name != backend) || !b.score) continue;
-        for (uint32_t i = 0; i < b.devices; ++i) {
-            dsv4_device_options options;
-            DSV4_INIT(options);
-            options.index = i;
-            try {
-                const Device device(*b.table, options);
-                PlanDevice d;
-                d.name = device.info().name;
-                d.backend = b.name;
-                d.memory_total = device.info().memory_total;
-                d.memory_free = device.info().memory_free;
-                d.is_host = device.info().capabilities & DSV4_CAP_MAPPED_WEIGHTS;
-                devices.push_back(std::move(d));
-            } catch (const Error &e) {  // one broken device is no reason to plan without the others
-                runtime.log().line(DSV4_LOG_WARNING, "plan: " + b.name + ", device " + std::to_string(i) + ": " + e.what());
-            }
-        }
-    }
-    return devices;
-}
-
-}  // namespace
 
 extern "C" {
 
@@ -70,8 +39,9 @@ dsv4_status dsv4_model_plan(const dsv4_runtime *runtime, dsv4_str path, const ds
         plan.context = o.context_tokens;
         plan.sessions = o.sessions ? o.sessions : 1;
         plan.host = host_memory();
-        plan.devices = devices_for_plan(*runtime->runtime, text(o.backend, "backend"));
-        *out = new dsv4_blob{plan_json(make_plan(map_weights(Checkpoint::open(text(path, "path"))), plan))};
+        const ModelWeights weights = map_weights(Checkpoint::open(text(path, "path")));
+        plan.devices = devices_for_plan(*runtime->runtime, text(o.backend, "backend"), weights, plan.sessions);
+        *out = new dsv4_blob{plan_json(make_plan(weights, plan))};
         return DSV4_OK;
     });
 }

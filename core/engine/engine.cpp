@@ -49,6 +49,8 @@ void Engine::loop() {
         }
         if (shares.empty()) {
             happened_.notify_all();  // plan() may have ended requests
+            step.reset();            // while it waits, the engine holds nothing of a step
+            failure.reset();
             if (std::none_of(requests_.begin(), requests_.end(), [&](const auto &r) { return runnable(*r); }))
                 wake_.wait(lock);
             continue;

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 #include <numeric>
+#include "core/engine/capacity.hpp"
 #include "core/engine/tokenizer_file.hpp"
 #include "core/model/synthetic.hpp"
 
@@ -9,12 +10,6 @@ namespace dsv4 {
 namespace {
 
 constexpr std::string_view synthetic_prefix = "synthetic:";
-/// Rows that a ring keeps beyond what one token needs: how far a sequence can be cut back (unfetched tokens, rejected
-/// drafts) without computing anything again.
-constexpr int32_t slack = 16;
-/// Rows of logits of one step; scoring a long text comes back for more.
-constexpr int32_t min_outputs = 64;
-
 /// Weight bytes that one token of one sequence reads: all of a layer but the experts that were not chosen, and one row
 /// of the embedding.
 uint64_t bytes_per_token(const ModelWeights &weights, const dsv4_shape &shape) {
@@ -44,6 +39,7 @@ Model::Model(std::shared_ptr<Runtime> runtime, const std::string &path, const ds
     : runtime_(std::move(runtime)), path_(path) {
     if (options.flags & ~uint32_t(DSV4_MODEL_DRAFTS | DSV4_MODEL_PIN_THREADS))
         throw Error(DSV4_E_UNSUPPORTED, "model flags: found bits newer than this library: " + std::to_string(options.flags));
+    expect_unused(options.reserved, "model options");
     if (path.rfind(synthetic_prefix, 0) == 0) {
         SyntheticModel made = make_synthetic(path.substr(synthetic_prefix.size()));
         config_ = std::move(made.config);
@@ -81,52 +77,13 @@ Model::Model(std::shared_ptr<Runtime> runtime, const std::string &path, const ds
     for (const auto &b : weights_.layers) weight_bytes_ += bytes_of(b);
     for (const auto &b : weights_.mtp) weight_bytes_ += bytes_of(b);
 
-    const Capacity capacity = choose_capacity(options);
-    cache_bytes_ = measure_cache(capacity);
+    std::vector<int32_t> ratios = network_.layer_ratio;
+    ratios.insert(ratios.end(), network_.mtp_ratio.begin(), network_.mtp_ratio.end());
+    const Capacity capacity = choose_capacity(config_, ratios, options);
+    cache_bytes_ = cache_bytes(*device_, config_.shape, ratios, capacity.cache)
+                       .of(uint64_t(capacity.cache.slots), uint64_t(capacity.cache.blocks));
     max_context_ = int32_t(std::min<int64_t>(config_.max_positions, int64_t(capacity.cache.blocks) * capacity.cache.block_tokens));
     engine_ = std::make_unique<Engine>(std::make_unique<Forward>(*device_, network_, capacity), config_.shape.vocab);
-}
-
-Capacity Model::choose_capacity(const dsv4_model_options &o) const {
-    const auto limit = [](const char *name, uint64_t value, uint64_t fallback, uint64_t most) {
-        if (value > most)
-            throw Error(DSV4_E_INVALID, std::string(name) + ": at most " + std::to_string(most) + ", found " +
-                                            std::to_string(value));
-        return value ? value : fallback;
-    };
-    Capacity c{};
-    c.tokens = int32_t(limit("max_batch_tokens", o.max_batch_tokens, 512, 65536));
-    c.sequences = int32_t(limit("max_sessions", o.max_sessions, 8, 4096));
-    c.sequences = std::min(c.sequences, c.tokens);
-    c.outputs = std::min(std::max(min_outputs, c.sequences), c.tokens);
-    DSV4_INIT(c.cache);
-    c.cache.slots = int32_t(limit("max_sessions", o.max_sessions, 8, 4096));
-    int64_t block = 128;
-    for (const auto *ratios : {&network_.layer_ratio, &network_.mtp_ratio})
-        for (const int32_t r : *ratios)
-            if (r) block = std::lcm(block, int64_t(r));
-    if (block > 65536) throw Error(DSV4_E_UNSUPPORTED, "compress ratios with no common block of 65536 tokens or less");
-    c.cache.block_tokens = int32_t(block);
-    const auto most = uint64_t(config_.max_positions) * uint64_t(c.cache.slots);
-    const uint64_t tokens = limit("cache_tokens", o.cache_tokens, std::min<uint64_t>(65536, uint64_t(config_.max_positions)),
-                                  std::min<uint64_t>(most, uint64_t{1} << 30));
-    c.cache.blocks = int32_t((tokens + uint64_t(block) - 1) / uint64_t(block));
-    c.blocks_per_sequence = int32_t(std::min<int64_t>(c.cache.blocks, (config_.max_positions + block - 1) / block));
-    c.cache.state_slack = slack;
-    c.cache.window_rows = config_.shape.window + std::max(c.tokens, slack);
-    return c;
-}
-
-uint64_t Model::measure_cache(const Capacity &c) const {
-    uint64_t sum = 0;
-    const auto add = [&](int32_t ratio) {
-        uint64_t per_slot = 0, per_block = 0;
-        call(device_->model->cache_bytes, device_->handle(), &config_.shape, ratio, &c.cache, &per_slot, &per_block);
-        sum += per_slot * uint64_t(c.cache.slots) + per_block * uint64_t(c.cache.blocks);
-    };
-    for (const int32_t r : network_.layer_ratio) add(r);
-    for (const int32_t r : network_.mtp_ratio) add(r);
-    return sum;
 }
 
 std::shared_ptr<const Tokenizer> Model::tokenizer() const {
@@ -169,6 +126,12 @@ dsv4_model_info Model::info() const {
     const dsv4_device_info &d = device_->info();
     i.device = {d.name, std::strlen(d.name)};
     i.variant = {d.variant, std::strlen(d.variant)};
+    const dsv4_device_info now = device_->query();
+    i.expert_hits = now.expert_hits;
+    i.expert_ahead = now.expert_ahead;
+    i.expert_misses = now.expert_misses;
+    i.expert_bytes_read = now.expert_bytes_read;
+    i.expert_wait_ns = now.expert_wait_ns;
     return i;
 }
 

@@ -30,9 +30,6 @@ class Model {
     std::string_view dialect() const { return config_.dspark ? "0731" : "preview"; }
 
   private:
-    Capacity choose_capacity(const dsv4_model_options &options) const;
-    uint64_t measure_cache(const Capacity &capacity) const;
-
     // Destroyed in reverse: the engine's thread first, then what it works on.
     std::shared_ptr<Runtime> runtime_;
     std::string path_;

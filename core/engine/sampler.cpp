@@ -43,7 +43,11 @@ int32_t Sampler::sample(float *logits, int32_t vocab, uint64_t position, const u
     int32_t best = -1;
     for (int32_t i = 0; i < vocab; ++i)
         if (logits[i] > never && (best < 0 || logits[i] > logits[best])) best = i;
-    if (best < 0) throw Error(DSV4_E_INTERNAL, "sampling: no token has a finite logit");
+    if (best < 0) {
+        if (std::any_of(logits, logits + vocab, [](float x) { return std::isnan(x); }))
+            throw Error(DSV4_E_MODEL, "sampling: the model's logits are not numbers; its weights hold NaN or infinities");
+        throw Error(DSV4_E_INVALID, "sampling: logit_bias and the grammar together forbid every token");
+    }
     if (options_.temperature == 0) return best;
 
     // Candidates by probability relative to the likeliest. What is under exp(-80) of it, with no filter on, changes

@@ -24,6 +24,7 @@ Session::Use::Use(Session &session) : session_(session) {
 
 Session::Session(std::shared_ptr<Model> model, const dsv4_session_options &options)
     : model_(std::move(model)), id_seed_(fresh_seed()) {
+    expect_unused(options.reserved, "session options");
     const auto limit = uint32_t(model_->max_context());
     if (options.context_tokens > limit)
         throw Error(DSV4_E_CONTEXT, "context_tokens: the model and its cache allow at most " + std::to_string(limit) +
@@ -193,6 +194,7 @@ Stream::Stream(std::shared_ptr<Session> session, const dsv4_generate_options &o,
     constexpr uint32_t known =
         DSV4_GENERATE_CONTINUE | DSV4_GENERATE_IGNORE_EOS | DSV4_GENERATE_TOKENS | DSV4_GENERATE_FREE;
     if (o.flags & ~known) throw Error(DSV4_E_UNSUPPORTED, "generate flags: found bits newer than this library");
+    expect_unused(o.reserved, "generate options");
     std::vector<int32_t> prompt = read_prompt(o);
     if (o.flags & DSV4_GENERATE_CONTINUE) prompt.insert(prompt.begin(), q.tokens.begin(), q.tokens.end());
     if (prompt.empty()) throw Error(DSV4_E_INVALID, "the prompt is empty: expected at least one token");
@@ -378,7 +380,7 @@ dsv4_status Stream::next(bool wait, dsv4_event &event) {
             if (r.cancel.is_set()) throw Error(DSV4_E_CANCELLED, "cancelled");
             if (r.failure && r.tokens.empty()) throw *r.failure;
             computed = std::min(session_->sequence_.computed, int32_t(prompt_tokens_));
-            if (computed > reported_ && r.sampled == 0) {
+            if (computed > reported_) {  // also the last part, before the first token
                 found = prefill;
             } else if (!r.tokens.empty()) {
                 found = token;

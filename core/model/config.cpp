@@ -31,6 +31,7 @@ class Section {
         const Json *at = object_.find(key);
         return at && !at->is_null();
     }
+    bool mentions(const char *key) const { return object_.find(key) != nullptr; } // be it as null
     const Json &at(const char *key, const std::string &expected) const {
         const Json *found = object_.find(key);
         if (!found) fail(key, expected, "no such key" + hint_);
@@ -170,11 +171,14 @@ void read_experts(const Section &c, Config &out) {
                std::to_string(s.active_experts));
     out.hash_layers = c.integer("num_hash_layers", 0, s.layers);
     if (c.has("expert_dtype")) out.expert_dtype = c.text("expert_dtype");
+    out.shared_experts = c.integer_or("n_shared_experts", 1, 1 << 10, 0);
     if (!c.has("quantization_config")) return;
     const Section q = c.section("quantization_config");
     if (q.has("quant_method") && q.text("quant_method") != "fp8")
         q.unsupported("quant_method",
                       "this build reads \"fp8\", found \"" + printable(q.text("quant_method"), 40) + "\"");
+    if (q.has("fmt") && q.text("fmt") != "e4m3")
+        q.unsupported("fmt", "this build reads \"e4m3\", found \"" + printable(q.text("fmt"), 40) + "\"");
     if (!q.has("weight_block_size")) return;
     const std::vector<int32_t> block = q.integers("weight_block_size", 1, 1 << 20, 2);
     if (block.size() != 2) q.fail("weight_block_size", "two integers", std::to_string(block.size()));
@@ -189,8 +193,12 @@ void read_positions(const Section &c, Config &out) {
     const bool compressed = std::any_of(ratios.begin(), ratios.end(), [](int32_t r) { return r != 0; });
     out.compress_rope_theta =
         compressed || c.has("compress_rope_theta") ? c.number("compress_rope_theta", 1.0001, 1e30) : out.rope_theta;
-    if (!c.has("rope_scaling")) return;
-    const Section y = c.section("rope_scaling");
+    // "rope_parameters" is what newer converters call it. null switches YaRN off; a missing key is a damaged file, since
+    // without YaRN every position of a compressed layer is wrong, a little.
+    const char *scaling = c.mentions("rope_parameters") ? "rope_parameters" : "rope_scaling";
+    if (compressed) c.at(scaling, "an object that describes YaRN, or null for none");
+    if (!c.has(scaling)) return;
+    const Section y = c.section(scaling);
     for (const char *key : {"type", "rope_type"})
         if (y.has(key) && y.text(key) != "yarn")
             y.unsupported(key, "this build computes \"yarn\" only, found \"" + printable(y.text(key), 40) + "\"");

@@ -39,7 +39,8 @@ struct Config {
     int32_t bos = -1; // -1: none
     std::vector<int32_t> eos;
     int32_t max_positions = 0;
-    std::string expert_dtype;            // as written, "" when absent; the tensors decide
+    std::string expert_dtype;            // as written, "" when absent: "fp4", "fp8", "bf16"
+    int32_t shared_experts = 0;          // each of expert_inter; 0: not said
     int32_t scale_block[2] = {128, 128}; // of FP8 weights: rows, columns
     std::optional<DsparkConfig> dspark;
     std::string model_type;

@@ -46,7 +46,8 @@ Forward::Forward(const Device &device, const Network &network, const Capacity &c
       selection_(device.buffer(network.shape, DSV4_BUFFER_SELECTION, capacity.tokens)),
       route_(device.buffer(network.shape, DSV4_BUFFER_ROUTE, capacity.tokens)),
       y_(device.buffer(network.shape, DSV4_BUFFER_HIDDEN, capacity.tokens)),
-      logits_(device.buffer(network.shape, DSV4_BUFFER_LOGITS, capacity.outputs)) {
+      logits_(device.buffer(network.shape, DSV4_BUFFER_LOGITS, capacity.outputs)),
+      graphs_(device, capacity.tokens, capacity.sequences, capacity.outputs) {
     const dsv4_shape &shape = network.shape;
     batch_ = device.batch(shape, capacity.tokens, capacity.sequences, capacity.blocks_per_sequence);
     for (const int32_t r : network.layer_ratio) layer_cache_.push_back(device.cache(shape, r, capacity.cache));
@@ -58,19 +59,18 @@ Forward::Forward(const Device &device, const Network &network, const Capacity &c
 
 // T tokens through every layer: streams X [T, M, D] -> logits of the wanted rows.
 void Forward::run(Step &step, std::vector<float> &logits) {
-    begin(step);
-    call(device_.ends->embed, device_.queue(), batch_.get(), network_.ends.get(), streams_.get());
-    for (size_t l = 0; l < network_.layers.size(); ++l) layer(int32_t(l));
-
     const int32_t outputs = step.outputs();
+    begin(step);
+    graphs_.run(batch_.get(), step.view(), [&] {
+        call(device_.ends->embed, device_.queue(), batch_.get(), network_.ends.get(), streams_.get());
+        for (size_t l = 0; l < network_.layers.size(); ++l) layer(int32_t(l));
+        if (outputs)  // hc_head collapses M streams to one, rmsnorm, head
+            call(device_.ends->head, device_.queue(), batch_.get(), network_.ends.get(), network_.ends.get(),
+                 streams_.get(), logits_.get());
+    });
     logits.resize(size_t(outputs) * size_t(network_.shape.vocab));
-    if (outputs) {  // hc_head collapses M streams to one, rmsnorm, head
-        call(device_.ends->head, device_.queue(), batch_.get(), network_.ends.get(), network_.ends.get(),
-             streams_.get(), logits_.get());
-        call(device_.memory->buffer_read, device_.queue(), logits_.get(), 0, outputs, logits.data());
-    } else {
-        call(device_.memory->queue_wait, device_.queue());
-    }
+    if (outputs) call(device_.memory->buffer_read, device_.queue(), logits_.get(), 0, outputs, logits.data());
+    else call(device_.memory->queue_wait, device_.queue());
 }
 
 void Forward::begin(Step &step) {

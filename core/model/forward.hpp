@@ -5,6 +5,7 @@
 #include <vector>
 #include "core/model/inventory.hpp"
 #include "core/model/step.hpp"
+#include "core/model/step_graph.hpp"
 #include "core/plugin/device.hpp"
 
 namespace dsv4 {
@@ -54,6 +55,7 @@ class Forward {
     dsv4_buffer *streams() const { return streams_.get(); }
     dsv4_buffer *selection() const { return selection_.get(); }  // of the last CSA layer
     dsv4_buffer *route() const { return route_.get(); }          // of the last layer
+    StepGraphs &graphs() { return graphs_; }
 
   private:
     void block(const dsv4_block *weights, dsv4_cache *cache, int32_t ratio, dsv4_buffer *streams);
@@ -65,6 +67,7 @@ class Forward {
     Batch batch_{nullptr, nullptr};
     Buffer streams_, x_, mix_, q_, qr_, o_, selection_, route_, y_, logits_;
     Buffer mtp_in_{nullptr, nullptr}, mtp_streams_{nullptr, nullptr};
+    StepGraphs graphs_;  // of run(); last, because they point at all of the above
 };
 
 }  // namespace dsv4

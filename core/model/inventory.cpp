@@ -324,20 +324,34 @@ class Mapper {
             add(b, DSV4_ROLE_EXPERT_W2, x + "w2.weight", Form::kMatrix, {hidden(), I}, e);
             add(b, DSV4_ROLE_EXPERT_W3, x + "w3.weight", Form::kMatrix, {I, hidden()}, e);
         }
+        check_expert_dtype(b.tensors.back().dtype, f + "experts." + std::to_string(s_.experts - 1) + ".w3.weight");
         const std::string more = f + "experts." + std::to_string(s_.experts) + ".w1.weight";
         if (has(more)) contradiction("n_routed_experts", std::to_string(s_.experts), more + " exists");
 
-        // The shared expert's width follows from its own tensors: n_shared_experts times I, or whatever they hold.
+        // The shared expert's width follows from its own tensors: n_shared_experts times I where config.json says so.
         const std::string x = f + "shared_experts.";
         Dim Is{int64_t{s_.expert_inter}, "moe_intermediate_size"};
         if (const uint32_t at = find(x + "w1.weight"); at != Checkpoint::kNone) {
             const auto shape = files_.shape(files_.tensors()[at]);
             if (shape.size() == 2 && shape[0] > 0 && shape[0] <= (1 << 24))
                 Is = {shape[0], "rows of shared_experts.w1"};
+            if (config_.shared_experts && Is.size != int64_t{config_.shared_experts} * s_.expert_inter)
+                contradiction("n_shared_experts", std::to_string(config_.shared_experts),
+                              x + "w1.weight has " + std::to_string(Is.size) + " rows, moe_intermediate_size is " +
+                                  std::to_string(s_.expert_inter));
         }
         add(b, DSV4_ROLE_SHARED_W1, x + "w1.weight", Form::kMatrix, {Is, hidden()});
         add(b, DSV4_ROLE_SHARED_W2, x + "w2.weight", Form::kMatrix, {hidden(), Is});
         add(b, DSV4_ROLE_SHARED_W3, x + "w3.weight", Form::kMatrix, {Is, hidden()});
+    }
+
+    void check_expert_dtype(int32_t found, const std::string &tensor) const {
+        const std::string &says = config_.expert_dtype;
+        if (says.empty()) return;
+        const char *is = found == DSV4_FP4_E2M1 ? "fp4" : found == DSV4_FP8_E4M3 ? "fp8" : "bf16";
+        const bool plain = says == "bf16" || says == "bfloat16" || says == "float16" || says == "float32";
+        if (says != is && !(plain && is == std::string_view("bf16")))
+            contradiction("expert_dtype", printable(says, 40), tensor + " is " + is);
     }
 
     // ---- what is there besides ------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 #include "core/model/plan.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 
 #include "core/error.hpp"
@@ -100,16 +101,33 @@ std::string gigabytes(uint64_t bytes) {
     return text;
 }
 
-/// Tokens per session for which everything stays resident.
+/// What a session costs: bytes whatever its context, and bytes of so many tokens of it.
+struct SessionBytes {
+    double fixed, tokens, of_tokens;
+};
+
+SessionBytes session_bytes(const Plan &plan, const PlanDevice &device) {
+    if (device.block_tokens)  // the backend's own formats
+        return {double(device.slot_bytes), double(device.block_tokens), double(device.block_bytes)};
+    return {double(plan.cache.window_bytes + plan.cache.state_bytes), 1, plan.cache.bytes_per_token};
+}
+
+/// Of all sessions. The published formats are counted exactly, entry by entry.
+uint64_t cache_on(const Plan &plan, const PlanDevice &device) {
+    if (!device.block_tokens) return plan.cache_bytes;
+    const uint64_t blocks = (plan.cache.context + device.block_tokens - 1) / device.block_tokens;
+    return plan.sessions * (device.slot_bytes + blocks * device.block_bytes);
+}
+
+/// Tokens per session that fit beside `weights` bytes.
 uint64_t context_within(const Plan &plan, uint64_t weights, uint64_t max_context, const PlanDevice &device) {
-    const uint64_t fixed = plan.sessions * (plan.cache.window_bytes + plan.cache.state_bytes);
-    if (device.memory_free < weights || device.memory_free - weights < fixed) return 0;
-    double per_token = plan.cache.bytes_per_token * static_cast<double>(plan.sessions);
-    if (device.cache_bytes && plan.cache.context) // the backend's own formats
-        per_token = static_cast<double>(device.cache_bytes) / static_cast<double>(plan.cache.context);
-    if (per_token <= 0) return max_context;
-    const double tokens = static_cast<double>(device.memory_free - weights - fixed) / per_token;
-    return std::min(max_context, static_cast<uint64_t>(tokens));
+    if (device.memory_free < weights) return 0;
+    const SessionBytes session = session_bytes(plan, device);
+    const double room = static_cast<double>(device.memory_free - weights) / static_cast<double>(plan.sessions) - session.fixed;
+    if (room < 0) return 0;
+    if (session.of_tokens <= 0) return max_context;
+    return static_cast<uint64_t>(std::min(static_cast<double>(max_context),
+                                          std::floor(room / session.of_tokens) * session.tokens));
 }
 
 void place_on_host(Placement &p, const Plan &plan, uint64_t cache) {
@@ -160,13 +178,15 @@ Placement place(const Plan &plan, const PlanDevice &device, uint64_t max_context
     for (size_t g = 0; g < plan.groups.size(); ++g) (g == kRouted ? experts : dense) += plan.groups[g].bytes;
     if (device.weights_bytes) dense = device.weights_bytes;
     if (device.experts_bytes) experts = device.experts_bytes;
-    const uint64_t cache = device.cache_bytes ? device.cache_bytes : plan.cache_bytes;
+    const uint64_t cache = cache_on(plan, device);
     p.experts_total = static_cast<uint64_t>(plan.shape.experts) * static_cast<uint64_t>(plan.shape.layers);
+    p.cache = cache;
     p.needed = dense + experts + cache;
     p.missing = p.needed > device.memory_free ? p.needed - device.memory_free : 0;
-    p.context_that_fits = context_within(plan, dense + experts, max_context, device);
+    p.context_resident = context_within(plan, dense + experts, max_context, device);
     if (device.is_host) place_on_host(p, plan, cache);
     else place_on_device(p, plan, dense, experts, cache);
+    p.context_that_fits = context_within(plan, p.least - cache, max_context, device);
     return p;
 }
 

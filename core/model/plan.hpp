@@ -17,9 +17,11 @@ struct PlanDevice {
 
     // What the backend itself says (block_bytes and cache_bytes of dsv4_model_ops), 0 where it was not asked: then the
     // checkpoint's own bytes and the published cache formats count.
-    uint64_t weights_bytes = 0; // of everything but the routed experts
-    uint64_t experts_bytes = 0; // of the routed experts
-    uint64_t cache_bytes = 0;   // of all sessions
+    uint64_t weights_bytes = 0;    // of everything but the routed experts
+    uint64_t experts_bytes = 0;    // of the routed experts
+    uint64_t slot_bytes = 0;       // of one session, whatever its context
+    uint64_t block_bytes = 0;      // of block_tokens tokens of context
+    uint64_t block_tokens = 0;
 };
 
 struct PlanOptions {
@@ -58,12 +60,14 @@ const char *fit_name(Fit fit);
 struct Placement {
     PlanDevice device;
     Fit fit = Fit::kNo;
+    uint64_t cache = 0;   // of all sessions, in this backend's formats
     uint64_t needed = 0;  // weights and cache
     uint64_t missing = 0; // of needed, beyond memory_free
     uint64_t least = 0;   // the smallest memory_free that runs at all
     uint64_t experts_on_device = 0, experts_total = 0, experts_outside_bytes = 0;
     bool outside_in_host_memory = false; // else those experts are read from disk
-    uint64_t context_that_fits = 0;      // tokens per session with all weights resident; 0 = none
+    uint64_t context_that_fits = 0;      // tokens per session with which it runs at all; 0 = none
+    uint64_t context_resident = 0;       // the same with all weights in memory
     std::string words;
 };
 

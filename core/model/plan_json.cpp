@@ -1,5 +1,4 @@
-#include <nlohmann/json.hpp>
-
+#include "core/json_writer.hpp"
 #include "core/model/json_reader.hpp"
 #include "core/model/plan.hpp"
 
@@ -7,95 +6,115 @@ namespace dsv4 {
 
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 std::string utf8(const std::string &text) { return printable(text, 4096); }
 
-Json model_json(const Plan &plan) {
+void write_model(JsonWriter &json, const Plan &plan) {
     const dsv4_shape &s = plan.shape;
-    return {{"layers", s.layers},
-            {"window_layers", plan.window_layers},
-            {"csa_layers", plan.csa_layers},
-            {"hca_layers", plan.hca_layers},
-            {"mtp_blocks", plan.mtp_blocks},
-            {"hidden", s.hidden},
-            {"vocab", s.vocab},
-            {"heads", s.heads},
-            {"head_dim", s.head_dim},
-            {"experts", s.experts},
-            {"active_experts", s.active_experts},
-            {"expert_inter", s.expert_inter},
-            {"window", s.window}};
+    json.begin_object()
+        .member("layers", s.layers)
+        .member("window_layers", plan.window_layers)
+        .member("csa_layers", plan.csa_layers)
+        .member("hca_layers", plan.hca_layers)
+        .member("mtp_blocks", plan.mtp_blocks)
+        .member("hidden", s.hidden)
+        .member("vocab", s.vocab)
+        .member("heads", s.heads)
+        .member("head_dim", s.head_dim)
+        .member("experts", s.experts)
+        .member("active_experts", s.active_experts)
+        .member("expert_inter", s.expert_inter)
+        .member("window", s.window)
+        .end_object();
 }
 
-Json placement_json(const Placement &p) {
-    Json out{{"device", utf8(p.device.name)},
-             {"backend", utf8(p.device.backend)},
-             {"memory_total", p.device.memory_total},
-             {"memory_free", p.device.memory_free},
-             {"fit", fit_name(p.fit)},
-             {"fits", p.fit != Fit::kNo},
-             {"needed_bytes", p.needed},
-             {"missing_bytes", p.missing},
-             {"least_bytes", p.least},
-             {"context_that_fits", p.context_that_fits}};
-    if (!p.device.is_host) {
-        out["experts_total"] = p.experts_total;
-        out["experts_on_device"] = p.experts_on_device;
-        out["experts_outside_bytes"] = p.experts_outside_bytes;
-        out["experts_outside_in"] = p.experts_outside_bytes == 0 ? "nowhere"
-                                    : p.outside_in_host_memory   ? "host memory"
-                                                                 : "disk";
-    }
-    out["words"] = utf8(p.words);
-    return out;
+void write_checkpoint(JsonWriter &json, const Plan &plan) {
+    json.begin_object()
+        .member("directory", utf8(plan.directory))
+        .member("files", plan.files)
+        .member("tensors", plan.total_tensors)
+        .member("bytes", plan.total_bytes)
+        .member("used_tensors", plan.used_tensors)
+        .member("used_bytes", plan.used_bytes)
+        .member("scale_bytes", plan.scale_bytes)
+        .member("unused_tensors", plan.unused_tensors)
+        .member("unused_bytes", plan.unused_bytes)
+        .end_object();
+}
+
+void write_cache(JsonWriter &json, const Plan &plan) {
+    const PlanCache &c = plan.cache;
+    json.begin_object()
+        .member("context", c.context)
+        .member("sessions", plan.sessions)
+        .member("row_bytes", c.row_bytes)
+        .member("index_row_bytes", c.index_row_bytes)
+        .member("bytes_per_token", c.bytes_per_token)
+        .member("window_bytes", c.window_bytes)
+        .member("state_bytes", c.state_bytes)
+        .member("entry_bytes", c.entry_bytes)
+        .member("session_bytes", c.session_bytes())
+        .member("bytes", plan.cache_bytes)
+        .member("read_per_token", c.read_per_token)
+        .end_object();
+}
+
+void write_placement(JsonWriter &json, const Placement &p) {
+    json.begin_object()
+        .member("device", utf8(p.device.name))
+        .member("backend", utf8(p.device.backend))
+        .member("memory_total", p.device.memory_total)
+        .member("memory_free", p.device.memory_free)
+        .member("fit", fit_name(p.fit))
+        .member("fits", p.fit != Fit::kNo)
+        .member("needed_bytes", p.needed)
+        .member("missing_bytes", p.missing)
+        .member("least_bytes", p.least)
+        .member("cache_bytes", p.cache)
+        .member("context_that_fits", p.context_that_fits)
+        .member("context_resident", p.context_resident);
+    if (!p.device.is_host)
+        json.member("experts_total", p.experts_total)
+            .member("experts_on_device", p.experts_on_device)
+            .member("experts_outside_bytes", p.experts_outside_bytes)
+            .member("experts_outside_in", p.experts_outside_bytes == 0 ? "nowhere"
+                                          : p.outside_in_host_memory   ? "host memory"
+                                                                       : "disk");
+    json.member("words", utf8(p.words)).end_object();
 }
 
 } // namespace
 
 std::string plan_json(const Plan &plan) {
-    Json groups = Json::array(), unused = Json::array(), degradations = Json::array(), placements = Json::array();
+    JsonWriter json(2);
+    json.begin_object();
+    write_model(json.key("model"), plan);
+    write_checkpoint(json.key("checkpoint"), plan);
+    json.key("groups").begin_array();
     for (const PlanGroup &g : plan.groups)
-        groups.push_back({{"name", g.name},
-                          {"tensors", g.tensors},
-                          {"bytes", g.bytes},
-                          {"scale_bytes", g.scale_bytes},
-                          {"read_per_token", g.read_per_token}});
+        json.begin_object()
+            .member("name", g.name)
+            .member("tensors", g.tensors)
+            .member("bytes", g.bytes)
+            .member("scale_bytes", g.scale_bytes)
+            .member("read_per_token", g.read_per_token)
+            .end_object();
+    json.end_array().key("unused").begin_array();
     for (const UnusedGroup &u : plan.unused)
-        unused.push_back({{"name", utf8(u.name)}, {"tensors", u.tensors}, {"bytes", u.bytes}});
-    for (const std::string &d : plan.degradations) degradations.push_back(utf8(d));
-    for (const Placement &p : plan.placements) placements.push_back(placement_json(p));
-    const PlanCache &c = plan.cache;
-    const Json out{{"model", model_json(plan)},
-                   {"checkpoint",
-                    {{"directory", utf8(plan.directory)},
-                     {"files", plan.files},
-                     {"tensors", plan.total_tensors},
-                     {"bytes", plan.total_bytes},
-                     {"used_tensors", plan.used_tensors},
-                     {"used_bytes", plan.used_bytes},
-                     {"scale_bytes", plan.scale_bytes},
-                     {"unused_tensors", plan.unused_tensors},
-                     {"unused_bytes", plan.unused_bytes}}},
-                   {"groups", groups},
-                   {"unused", unused},
-                   {"degradations", degradations},
-                   {"cache",
-                    {{"context", c.context},
-                     {"sessions", plan.sessions},
-                     {"row_bytes", c.row_bytes},
-                     {"index_row_bytes", c.index_row_bytes},
-                     {"bytes_per_token", c.bytes_per_token},
-                     {"window_bytes", c.window_bytes},
-                     {"state_bytes", c.state_bytes},
-                     {"entry_bytes", c.entry_bytes},
-                     {"session_bytes", c.session_bytes()},
-                     {"bytes", plan.cache_bytes},
-                     {"read_per_token", c.read_per_token}}},
-                   {"read_per_token", plan.read_per_token},
-                   {"host", {{"memory_total", plan.host.total}, {"memory_available", plan.host.available}}},
-                   {"placements", placements}};
-    return out.dump(2);
+        json.begin_object().member("name", utf8(u.name)).member("tensors", u.tensors).member("bytes", u.bytes).end_object();
+    json.end_array().key("degradations").begin_array();
+    for (const std::string &d : plan.degradations) json.value(utf8(d));
+    json.end_array();
+    write_cache(json.key("cache"), plan);
+    json.member("read_per_token", plan.read_per_token);
+    json.key("host")
+        .begin_object()
+        .member("memory_total", plan.host.total)
+        .member("memory_available", plan.host.available)
+        .end_object();
+    json.key("placements").begin_array();
+    for (const Placement &p : plan.placements) write_placement(json, p);
+    json.end_array().end_object();
+    return json.take();
 }
 
 } // namespace dsv4

@@ -1,4 +1,5 @@
-// The only check that reads tensor data: a NaN in a scale would poison a whole matrix, silently.
+// The only check that reads tensor data, of the small tensors: a NaN in a scale, a norm or a mixing weight would poison
+// everything after it, silently. Whole matrices are not read: their pages would all have to come from disk.
 #include <cstring>
 
 #include "core/error.hpp"
@@ -33,6 +34,19 @@ void check_scale(const Checkpoint &files, const dsv4_tensor &t, uint32_t source)
     }
 }
 
+void check_finite(const Checkpoint &files, const dsv4_tensor &t, uint32_t source) {
+    const auto *bytes = static_cast<const unsigned char *>(t.data);
+    const uint64_t width = t.dtype == DSV4_F32 ? 4 : 2;
+    const uint32_t exponent = t.dtype == DSV4_F32 ? 0x7F800000u : t.dtype == DSV4_BF16 ? 0x7F80u : 0x7C00u;
+    const uint32_t mantissa = (exponent & (0u - exponent)) - 1;
+    for (uint64_t i = 0; i < t.bytes / width; ++i) {
+        uint32_t bits = 0;
+        std::memcpy(&bits, bytes + width * i, width);  // little endian, as the file
+        if ((bits & exponent) == exponent)
+            fail(files, source, i, "finite numbers", (bits & mantissa) ? "NaN" : "an infinity");
+    }
+}
+
 template <class Id> void check_ids(const Checkpoint &files, const dsv4_tensor &t, uint32_t source, int32_t experts) {
     const auto *bytes = static_cast<const unsigned char *>(t.data);
     for (uint64_t i = 0; i < t.bytes / sizeof(Id); ++i) {
@@ -50,6 +64,8 @@ void check_values(const ModelWeights &weights, const BlockWeights &block) {
     const int32_t experts = weights.config().shape.experts;
     for (size_t i = 0; i < block.tensors.size(); ++i) {
         const dsv4_tensor &t = block.tensors[i];
+        const bool plain = t.dtype == DSV4_F32 || t.dtype == DSV4_BF16 || t.dtype == DSV4_F16;
+        if (plain && t.rank == 1) check_finite(files, t, block.sources[i].weight);
         if (t.scale) check_scale(files, t, block.sources[i].scale);
         if (t.dtype == DSV4_I64) check_ids<int64_t>(files, t, block.sources[i].weight, experts);
         if (t.dtype == DSV4_I32) check_ids<int32_t>(files, t, block.sources[i].weight, experts);

@@ -4,9 +4,9 @@
 #include <cstring>
 #include <fstream>
 #include <sstream>
-#include <nlohmann/json.hpp>
 #include <sys/mman.h>
 #include "core/error.hpp"
+#include "core/model/config_value.hpp"
 #include "core/model/host_memory.hpp"
 #include "core/model/rope.hpp"
 
@@ -14,30 +14,28 @@ namespace dsv4 {
 namespace {
 
 /// The published sizes (technical report, arXiv 2606.19348, and the released config.json).
-nlohmann::json published(bool pro) {
-    nlohmann::json ratios = pro ? nlohmann::json{128, 128} : nlohmann::json{0, 0};
-    for (int i = 0; i < (pro ? 29 : 20); ++i) ratios.insert(ratios.end(), {4, 128});
-    ratios.insert(ratios.end(), {4, 0});
-    return {{"model_type", "deepseek_v4"}, {"vocab_size", 129280}, {"hidden_size", pro ? 7168 : 4096},
-            {"num_hidden_layers", pro ? 61 : 43}, {"compress_ratios", ratios}, {"num_hash_layers", 3},
-            {"num_attention_heads", pro ? 128 : 64}, {"num_key_value_heads", 1}, {"head_dim", 512},
-            {"qk_rope_head_dim", 64}, {"q_lora_rank", pro ? 1536 : 1024}, {"o_groups", pro ? 16 : 8},
-            {"o_lora_rank", 1024}, {"sliding_window", 128}, {"index_n_heads", 64}, {"index_head_dim", 128},
-            {"index_topk", pro ? 1024 : 512}, {"n_routed_experts", pro ? 384 : 256}, {"n_shared_experts", 1},
-            {"num_experts_per_tok", 6}, {"moe_intermediate_size", pro ? 3072 : 2048},
-            {"routed_scaling_factor", pro ? 2.5 : 1.5}, {"scoring_func", "sqrtsoftplus"}, {"norm_topk_prob", true},
-            {"swiglu_limit", 10.0}, {"hc_mult", 4}, {"hc_eps", 1e-6}, {"hc_sinkhorn_iters", 20},
-            {"rms_norm_eps", 1e-6}, {"max_position_embeddings", 1048576}, {"rope_theta", 10000},
-            {"compress_rope_theta", 160000}, {"num_nextn_predict_layers", 0}, {"bos_token_id", 0},
-            {"eos_token_id", 1}, {"expert_dtype", "fp4"}, {"tie_word_embeddings", false},
-            {"rope_scaling", {{"type", "yarn"}, {"factor", 16}, {"beta_fast", 32}, {"beta_slow", 1},
-                              {"original_max_position_embeddings", 65536}}},
-            {"quantization_config", {{"quant_method", "fp8"}, {"fmt", "e4m3"}, {"scale_fmt", "ue8m0"},
-                                     {"weight_block_size", {128, 128}}, {"activation_scheme", "dynamic"}}}};
+std::string published(bool pro) {
+    std::string ratios = pro ? "128, 128" : "0, 0";
+    for (int i = 0; i < (pro ? 29 : 20); ++i) ratios += ", 4, 128";
+    const auto pick = [pro](const char *of_pro, const char *of_flash) { return std::string(pro ? of_pro : of_flash); };
+    return R"({"model_type": "deepseek_v4", "vocab_size": 129280, "hidden_size": )" + pick("7168", "4096") +
+           R"(, "num_hidden_layers": )" + pick("61", "43") + R"(, "compress_ratios": [)" + ratios + R"(, 4, 0],
+        "num_hash_layers": 3, "num_attention_heads": )" + pick("128", "64") + R"(, "num_key_value_heads": 1,
+        "head_dim": 512, "qk_rope_head_dim": 64, "q_lora_rank": )" + pick("1536", "1024") + R"(,
+        "o_groups": )" + pick("16", "8") + R"(, "o_lora_rank": 1024, "sliding_window": 128, "index_n_heads": 64,
+        "index_head_dim": 128, "index_topk": )" + pick("1024", "512") + R"(,
+        "n_routed_experts": )" + pick("384", "256") + R"(, "n_shared_experts": 1, "num_experts_per_tok": 6,
+        "moe_intermediate_size": )" + pick("3072", "2048") + R"(, "routed_scaling_factor": )" + pick("2.5", "1.5") + R"(,
+        "scoring_func": "sqrtsoftplus", "norm_topk_prob": true, "swiglu_limit": 10.0, "hc_mult": 4, "hc_eps": 1e-6,
+        "hc_sinkhorn_iters": 20, "rms_norm_eps": 1e-6, "max_position_embeddings": 1048576, "rope_theta": 10000,
+        "compress_rope_theta": 160000, "bos_token_id": 0, "eos_token_id": 1, "expert_dtype": "fp4",
+        "tie_word_embeddings": false, "rope_scaling": {"type": "yarn", "factor": 16, "beta_fast": 32, "beta_slow": 1,
+        "original_max_position_embeddings": 65536}, "quantization_config": {"quant_method": "fp8", "fmt": "e4m3",
+        "scale_fmt": "ue8m0", "weight_block_size": [128, 128], "activation_scheme": "dynamic"}})";
 }
 
 struct Spec {
-    nlohmann::json config;
+    std::string config;  // JSON
     std::string name;
 };
 
@@ -50,7 +48,7 @@ Spec read_spec(const std::string &spec) {
             throw Error(DSV4_E_INVALID, "synthetic:" + spec + ": expected :layers=N with N of 1 or more");
         name = spec.substr(0, at);
     }
-    nlohmann::json config;
+    std::string config;
     if (name == "flash" || name == "pro") {
         config = published(name == "pro");
     } else {
@@ -58,16 +56,22 @@ Spec read_spec(const std::string &spec) {
         std::stringstream text;
         text << file.rdbuf();
         if (!file) throw Error(DSV4_E_MODEL, "synthetic:" + name + ": expected flash, pro or a config.json that can be read", errno);
-        config = nlohmann::json::parse(text.str(), nullptr, false);
-        if (!config.is_object()) throw Error(DSV4_E_MODEL, name + ": expected a JSON object");
+        config = text.str();
     }
+    const ConfigValue read = ConfigValue::parse(config, name);
+    if (!read.is_object()) throw Error(DSV4_E_MODEL, name + ": expected a JSON object");
+    // Of members of one name the last counts.
+    config.resize(config.rfind('}'));
     if (layers) {
-        const auto have = config.value("num_hidden_layers", 0);
-        if (layers > have)
-            throw Error(DSV4_E_INVALID, "synthetic:" + spec + ": the model has " + std::to_string(have) + " layers");
-        config["num_hidden_layers"] = layers;
+        const ConfigValue *have = read.find("num_hidden_layers");
+        if (have && have->is_unsigned() && uint64_t(layers) > have->unsigned_integer())
+            throw Error(DSV4_E_INVALID, "synthetic:" + spec + ": the model has " + have->shown() + " layers");
+        config += ", \"num_hidden_layers\": " + std::to_string(layers);
+        const ConfigValue *hash = read.find("num_hash_layers");
+        if (hash && hash->is_unsigned() && hash->unsigned_integer() > uint64_t(layers))
+            config += ", \"num_hash_layers\": " + std::to_string(layers);
     }
-    config["num_nextn_predict_layers"] = 0;
+    config += ", \"num_nextn_predict_layers\": 0}";
     return {config, name};
 }
 
@@ -309,7 +313,7 @@ SyntheticModel Maker::make() {
 
 SyntheticModel make_synthetic(const std::string &spec) {
     const Spec s = read_spec(spec);
-    const Config config = parse_config(s.config.dump(), s.name);
+    const Config config = parse_config(s.config, s.name);
     return Maker(config).make();
 }
 

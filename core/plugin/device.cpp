@@ -43,6 +43,13 @@ Device::~Device() {
     backend_.device_close(device_);
 }
 
+dsv4_device_info Device::query() const {
+    dsv4_device_info now;
+    DSV4_INIT(now);
+    call(backend_.device_query, device_, &now);
+    return now;
+}
+
 void Device::take_tables() {
     memory = table<dsv4_memory_ops>(backend_, device_, DSV4_FAMILY_MEMORY, true);
     model = table<dsv4_model_ops>(backend_, device_, DSV4_FAMILY_MODEL, true);
@@ -52,6 +59,7 @@ void Device::take_tables() {
     moe = table<dsv4_moe_ops>(backend_, device_, DSV4_FAMILY_MOE, true);
     mtp = table<dsv4_mtp_ops>(backend_, device_, DSV4_FAMILY_MTP, false);
     layer = table<dsv4_layer_ops>(backend_, device_, DSV4_FAMILY_LAYER, false);
+    graph = table<dsv4_graph_ops>(backend_, device_, DSV4_FAMILY_GRAPH, false);
 }
 
 Buffer Device::buffer(const dsv4_shape &shape, int32_t kind, int32_t rows) const {

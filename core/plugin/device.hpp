@@ -30,7 +30,8 @@ class Device {
     Device(const Device &) = delete;
     Device &operator=(const Device &) = delete;
 
-    const dsv4_device_info &info() const { return info_; }
+    const dsv4_device_info &info() const { return info_; } // as it was opened
+    dsv4_device_info query() const;                        // as it is now [any thread]
     const std::string &backend_name() const { return name_; }
     dsv4_queue *queue() const { return queue_.get(); }
     bool has_mtp() const { return mtp != nullptr; }
@@ -49,6 +50,7 @@ class Device {
     const dsv4_moe_ops *moe = nullptr;
     const dsv4_mtp_ops *mtp = nullptr;
     const dsv4_layer_ops *layer = nullptr;
+    const dsv4_graph_ops *graph = nullptr;
 
     dsv4_device *handle() const { return device_; }
 

@@ -23,16 +23,16 @@ struct Builder {
         const uint32_t close = grammar.text("</", dsml(grammar.text("invoke>\n", grammar.end())));
         const uint32_t close_empty = grammar.text("\n</", dsml(grammar.text("invoke>\n", grammar.end())));
         std::vector<uint32_t> invokes;
-        for (size_t i = 0; i < tools.size(); ++i) {
+        for (size_t i = 0; i < tools.items().size(); ++i) {
             const std::string where = "tools[" + std::to_string(i) + "]";
-            const SchemaJson &function = tools[i].is_object() && tools[i].contains("function") ? tools[i]["function"] : tools[i];
+            const SchemaJson &tool = tools.items()[i], &function = tool.contains("function") ? tool["function"] : tool;
             if (!function.is_object() || !function.contains("name") || !function["name"].is_string())
                 throw Error(DSV4_E_INVALID, where + ": expected a function with a string \"name\"");
-            const std::string name = function["name"];
+            const std::string &name = function["name"].text();
             if (options.tool_choice == Choice::named && name != options.tool_name) continue;
             if (name.empty() || name.find_first_of("\"<>\n") != std::string::npos)
                 throw Error(DSV4_E_INVALID, where + ": the name \"" + name + "\" cannot be written in a tag");
-            SchemaJson none = {{"type", "object"}, {"properties", SchemaJson::object()}};
+            const SchemaJson none = SchemaJson::object({{"type", SchemaJson::string("object")}, {"properties", SchemaJson::object()}});
             const SchemaJson &schema = function.contains("parameters") && !function["parameters"].is_null()
                                            ? function["parameters"]
                                            : none;
@@ -78,7 +78,7 @@ std::shared_ptr<const Constraint> Constraint::compile(std::shared_ptr<const Voca
     bool json = false;
     if (!format.is_null()) {
         const std::string type = format.is_object() && format.contains("type") && format["type"].is_string()
-                                     ? format["type"].get<std::string>()
+                                     ? format["type"].text()
                                      : std::string();
         if (type == "json_schema") {
             if (format.contains("json_schema") && format["json_schema"].is_object() && format["json_schema"].contains("schema"))

@@ -1,6 +1,5 @@
 # Tool-call parser and constrained decoding: core/text/{dsml,grammar,schema,constraint}_*.
 find_package(Threads REQUIRED)
-find_package(nlohmann_json 3.10 REQUIRED)
 add_library(dsv4_grammar STATIC
   ${CMAKE_CURRENT_LIST_DIR}/dsml_json.cpp
   ${CMAKE_CURRENT_LIST_DIR}/dsml_strict.cpp
@@ -11,11 +10,13 @@ add_library(dsv4_grammar STATIC
   ${CMAKE_CURRENT_LIST_DIR}/grammar_regex.cpp
   ${CMAKE_CURRENT_LIST_DIR}/grammar_number.cpp
   ${CMAKE_CURRENT_LIST_DIR}/grammar_slices.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/grammar_sweep.cpp
   ${CMAKE_CURRENT_LIST_DIR}/grammar_vocabulary.cpp
   ${CMAKE_CURRENT_LIST_DIR}/grammar_rules.cpp
   ${CMAKE_CURRENT_LIST_DIR}/schema_compile.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/schema_json.cpp
   ${CMAKE_CURRENT_LIST_DIR}/schema_resolve.cpp
   ${CMAKE_CURRENT_LIST_DIR}/constraint_state.cpp
   ${CMAKE_CURRENT_LIST_DIR}/constraint_build.cpp)
 target_include_directories(dsv4_grammar PUBLIC ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/include)
-target_link_libraries(dsv4_grammar PUBLIC dsv4_text PRIVATE dsv4_flags nlohmann_json::nlohmann_json Threads::Threads)
+target_link_libraries(dsv4_grammar PUBLIC dsv4_text PRIVATE dsv4_flags Threads::Threads)

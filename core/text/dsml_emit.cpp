@@ -4,7 +4,7 @@
 
 #include "core/error.hpp"
 #include "core/text/dsml_stream.hpp"
-#include "nlohmann/json.hpp"
+#include "core/text/schema_json.hpp"
 
 namespace dsv4 {
 
@@ -348,33 +348,23 @@ std::string message_to_json(const DsmlLenientMessage &message) {
 }
 
 std::vector<DsmlTool> dsml_tools_from_json(std::string_view tools_json) {
-    using nlohmann::json;
-    const JsonVerdict verdict = check_json(tools_json);
-    if (verdict == JsonVerdict::too_deep)
-        throw Error(DSV4_E_INVALID, "tools: expected at most " + std::to_string(kMaxJsonDepth) +
-                                        " levels of JSON, found more");
-    const json tools = verdict == JsonVerdict::valid ? json::parse(tools_json, nullptr, false) : json();
+    const SchemaJson tools = parse_schema_json(tools_json, "tools");
     if (!tools.is_array()) throw Error(DSV4_E_INVALID, "tools: expected a JSON array of {\"type\", \"function\"}");
     std::vector<DsmlTool> out;
-    for (const json &tool : tools) {
-        const json &function = tool.is_object() && tool.contains("function") ? tool["function"] : tool;
-        if (!function.is_object() || !function.contains("name") || !function["name"].is_string())
+    for (const SchemaJson &tool : tools.items()) {
+        const SchemaJson &function = tool.contains("function") ? tool["function"] : tool;
+        if (!function["name"].is_string())
             throw Error(DSV4_E_INVALID,
                         "tools[" + std::to_string(out.size()) + "]: expected a function with a string \"name\"");
         DsmlTool entry;
-        entry.name = function["name"].get<std::string>();
-        const auto parameters = function.find("parameters");
-        if (parameters != function.end() && parameters->is_object()) {
-            const auto properties = parameters->find("properties");
-            if (properties != parameters->end() && properties->is_object()) {
-                entry.has_schema = true;
-                for (const auto &[name, schema] : properties->items()) {
-                    auto type = DsmlTool::Type::unknown;
-                    if (schema.is_object() && schema.contains("type") && schema["type"].is_string())
-                        type = schema["type"] == "string" ? DsmlTool::Type::string : DsmlTool::Type::other;
-                    entry.properties.emplace_back(name, type);
-                }
-            }
+        entry.name = function["name"].text();
+        const SchemaJson &properties = function["parameters"]["properties"];
+        entry.has_schema = properties.is_object();
+        for (const auto &[name, schema] : properties.members()) {
+            const SchemaJson &type = schema["type"];
+            entry.properties.emplace_back(name, !type.is_string()         ? DsmlTool::Type::unknown
+                                                : type.text() == "string" ? DsmlTool::Type::string
+                                                                          : DsmlTool::Type::other);
         }
         out.push_back(std::move(entry));
     }

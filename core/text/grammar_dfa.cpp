@@ -19,13 +19,22 @@ void guard(const Dfa &dfa, const std::string &what) {
     if (dfa.accept.size() > kMaxDfaStates || dfa.table.size() > kMaxDfaEntries) too_large(what);
 }
 
-/// Removes states that cannot reach acceptance and fills `distance`.
+/// The classes of `dfa` and no states.
+Dfa empty_like(const Dfa &dfa) {
+    Dfa out;
+    out.class_of = dfa.class_of;
+    out.classes = dfa.classes;
+    out.table.assign(out.classes, Dfa::kDead);
+    return out;
+}
+
+/// Removes states that cannot reach acceptance, puts accepting ones last and fills `distance`.
 void trim(Dfa &dfa, const std::string &what) {
     const size_t n = dfa.size();
     std::vector<std::vector<uint32_t>> before(n);
     for (size_t s = 0; s < n; ++s)
         for (size_t c = 0; c < dfa.classes; ++c)
-            if (const int32_t t = dfa.table[s * dfa.classes + c]; t >= 0)
+            if (const int32_t t = dfa.row(static_cast<int32_t>(s))[c]; t >= 0)
                 if (before[static_cast<size_t>(t)].empty() || before[static_cast<size_t>(t)].back() != s)
                     before[static_cast<size_t>(t)].push_back(static_cast<uint32_t>(s));
     constexpr uint32_t far = UINT32_MAX;
@@ -38,21 +47,23 @@ void trim(Dfa &dfa, const std::string &what) {
     if (n == 0 || distance[static_cast<size_t>(dfa.start)] == far)
         throw Error(DSV4_E_INVALID, what + ": no text can satisfy it");
     std::vector<int32_t> renamed(n, Dfa::kDead);
-    Dfa out;
-    out.class_of = dfa.class_of;
-    out.classes = dfa.classes;
-    for (size_t s = 0; s < n; ++s)
-        if (distance[s] != far) {
-            renamed[s] = static_cast<int32_t>(out.accept.size());
-            out.accept.push_back(dfa.accept[s]);
-            out.distance.push_back(distance[s]);
-        }
-    for (size_t s = 0; s < n; ++s)
-        if (renamed[s] >= 0)
-            for (size_t c = 0; c < dfa.classes; ++c) {
-                const int32_t t = dfa.table[s * dfa.classes + c];
-                out.table.push_back(t < 0 ? Dfa::kDead : renamed[static_cast<size_t>(t)]);
+    Dfa out = empty_like(dfa);
+    std::vector<size_t> kept;
+    for (const bool accepting : {false, true}) {
+        if (accepting) out.first_accepting = static_cast<int32_t>(kept.size());
+        for (size_t s = 0; s < n; ++s)
+            if (distance[s] != far && (dfa.accept[s] != 0) == accepting) {
+                renamed[s] = static_cast<int32_t>(kept.size());
+                kept.push_back(s);
+                out.accept.push_back(dfa.accept[s]);
+                out.distance.push_back(distance[s]);
             }
+    }
+    for (const size_t s : kept)
+        for (size_t c = 0; c < dfa.classes; ++c) {
+            const int32_t t = dfa.row(static_cast<int32_t>(s))[c];
+            out.table.push_back(t < 0 ? Dfa::kDead : renamed[static_cast<size_t>(t)]);
+        }
     out.start = renamed[static_cast<size_t>(dfa.start)];
     dfa = std::move(out);
 }
@@ -65,6 +76,7 @@ void set_classes(Dfa &dfa, const std::array<bool, 257> &cuts) {
         dfa.class_of[b] = static_cast<uint8_t>(current);
     }
     dfa.classes = current + 1;
+    dfa.table.assign(dfa.classes, Dfa::kDead);
 }
 
 /// The first byte of every class.
@@ -249,13 +261,10 @@ Dfa dfa_avoiding(const std::vector<std::string> &patterns) {
 }
 
 Dfa dfa_counted(const Dfa &characters, size_t min, size_t max, const std::string &what) {
-    Dfa out;
-    out.class_of = characters.class_of;
-    out.classes = characters.classes;
     const bool endless = max == SIZE_MAX;
     if ((endless ? min : max) >= kMaxDfaStates) too_large(what);
     return explore(
-        std::move(out), pair_key(characters.start, 0),
+        empty_like(characters), pair_key(characters.start, 0),
         [&](uint64_t key, uint8_t byte) {
             const int32_t to = characters.next(high(key), byte);
             if (to < 0) return kDeadKey;

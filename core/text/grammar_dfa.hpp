@@ -14,15 +14,15 @@ struct Dfa {
     static constexpr int32_t kDead = -1;
     std::array<uint8_t, 256> class_of{};
     size_t classes = 0;
-    std::vector<int32_t> table;      // [states, classes]
+    std::vector<int32_t> table;      // [1 + states, classes]; first kDead's row, so that a dead walk may go on
     std::vector<uint8_t> accept;     // [states]
     std::vector<uint32_t> distance;  // [states] bytes to the nearest accepting state
-    int32_t start = 0;
+    int32_t start = 0, first_accepting = 0;  // accepting states are the last ones
 
     size_t size() const { return accept.size(); }
-    int32_t next(int32_t state, uint8_t byte) const {
-        return table[static_cast<size_t>(state) * classes + class_of[byte]];
-    }
+    /// [classes] the next states.
+    const int32_t *row(int32_t state) const { return table.data() + static_cast<size_t>(state + 1) * classes; }
+    int32_t next(int32_t state, uint8_t byte) const { return row(state)[class_of[byte]]; }
     int32_t run(int32_t state, std::string_view text) const;
     bool matches(std::string_view text) const;
 };

@@ -4,26 +4,16 @@
 // (markup, quotes, escapes, pieces of characters) are walked.
 #pragma once
 #include <array>
+#include <bitset>
 #include <cstdint>
 #include <string_view>
 #include <vector>
 
 #include "core/text/grammar_dfa.hpp"
+#include "core/text/grammar_sweep.hpp"
+#include "core/text/grammar_trie.hpp"
 
 namespace dsv4 {
-
-using TokenMask = std::vector<uint64_t>;  ///< bit t of word t / 64: token t is allowed
-inline void mask_set(TokenMask &mask, uint32_t token) { mask[token >> 6] |= uint64_t{1} << (token & 63); }
-inline bool mask_has(const TokenMask &mask, uint32_t token) { return mask[token >> 6] >> (token & 63) & 1; }
-
-/// A trie in preorder: node i's subtree is [i, end(i)); node 0 is the root.
-struct TrieNode {
-    uint32_t end;
-    int32_t token;  ///< first token with exactly these bytes, -1 none
-    uint8_t byte;
-    uint8_t depth;  ///< tokens of 255 bytes and more are left out
-    bool shared = false;  ///< more than one token has these bytes
-};
 
 /// Plain characters by kind. Wide ones are well-formed UTF-8 beyond ASCII but those that patterns and markers single
 /// out: spaces and line ends (U+0080 to U+00BF, U+1680 to U+16BF, U+2000 to U+2FFF, U+3000 to U+303F) and U+F000 to
@@ -42,7 +32,7 @@ struct Spelling {
 };
 Spelling spelling_of(std::string_view text);
 
-/// A vocabulary's tokens of one slice, and the trie of all others.
+/// A branch's tokens of one slice, and the trie of all others.
 struct TokenSlice {
     static constexpr size_t kMasks = 32;  // longer tokens are few: 16 KiB a mask at 129,280 tokens
     struct Longer {
@@ -52,21 +42,36 @@ struct TokenSlice {
     std::vector<Longer> longer;      ///< the others, by length
     std::vector<TrieNode> rest;
     std::vector<uint32_t> full;      ///< rest's nodes in the whole trie
+    WalkSample sample;               ///< of the rest
 
-    /// Tokens of at most `characters` characters.
-    TokenMask tokens(size_t characters) const;
+    /// Adds tokens of at most `characters` characters to the mask.
+    void allow(TokenMask &mask, size_t characters) const;
 };
-/// `same` links tokens of equal bytes, -1 at the end.
-std::vector<TokenSlice> make_slices(const std::vector<TrieNode> &trie, const std::vector<int32_t> &same, size_t tokens);
 
-/// What an automaton's state does to slices. States with neither case on a large slice (a letter forbidden anywhere
-/// in a short text) walk about half the trie, 1 ms.
+using PlainBytes = std::bitset<128>;  ///< plain ASCII characters
+
+/// Tokens with a common beginning, seen after it. Half of a vocabulary's words come with a space before them; kept apart,
+/// each half is as regular as words are.
+struct TokenBranch {
+    std::vector<TokenSlice> slices;       ///< by kSlices; the last one has no tokens, its rest is the whole branch
+    std::vector<TokenMask> containing;    ///< [128] tokens with that plain ASCII character; empty for other bytes
+};
+/// `full`: the trie's nodes in the whole trie. `same` links tokens of equal bytes, -1 at the end.
+TokenBranch make_branch(const std::vector<TrieNode> &trie, const std::vector<uint32_t> &full,
+                        const std::vector<int32_t> &same, size_t tokens);
+
+/// What an automaton's state does to slices.
 struct SliceUse {
-    static constexpr uint8_t kNone = UINT8_MAX, kEndless = UINT8_MAX;
-    uint8_t slice = kNone;   ///< the largest slice (index) that is all or nothing by length; kNone: walk every token
+    static constexpr uint8_t kEndless = UINT8_MAX;
+    uint8_t slice = kSlices.size();  ///< the largest slice (index) that is all or nothing by length; or none
     uint8_t characters = 0;  ///< tokens of it up to this length survive, longer ones do not; kEndless: all do
+    uint8_t without = 0;     ///< but for tokens with one of these characters (index into SliceUses::sets): none survives
 };
-/// One per state. Accepting states count as dangerous, for masks must list them, unless `exits` is false.
-std::vector<SliceUse> slice_uses(const Dfa &dfa, bool exits);
+struct SliceUses {
+    std::vector<SliceUse> states;
+    std::vector<PlainBytes> sets;  ///< the first is empty
+};
+/// Accepting states count as dangerous, for masks must list them, unless `exits` is false.
+SliceUses slice_uses(const Dfa &dfa, bool exits);
 
 }  // namespace dsv4

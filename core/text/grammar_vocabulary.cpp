@@ -12,8 +12,28 @@ namespace dsv4 {
 namespace {
 
 constexpr size_t kMaxLeafMasks = 256;  // per automaton, 16 KiB each at 129,280 tokens
+constexpr size_t kVisitCost = 3;       // of a node visited by a walk; swept: 1
 
 std::unique_ptr<Leaf> leaf(Dfa dfa, bool exits = true) { return std::make_unique<Leaf>(std::move(dfa), exits); }
+
+/// The trie in two: without what is below `root`, a child of the root, and that alone.
+std::array<TokenBranch, 2> split(const std::vector<TrieNode> &trie, uint32_t root, const std::vector<int32_t> &same,
+                                 size_t tokens) {
+    std::array<std::vector<TrieNode>, 2> nodes;
+    std::array<std::vector<uint32_t>, 2> full;
+    nodes[1].push_back({trie[root].end - root, -1, 0, 0});
+    full[1].push_back(root);
+    for (uint32_t i = 0; i < trie.size(); ++i) {
+        TrieNode node = trie[i];
+        if (i == root) continue;
+        const bool below = i > root && i < trie[root].end;
+        if (below) node.end -= root, --node.depth;
+        else if (node.end > root) node.end -= trie[root].end - root;
+        nodes[below].push_back(node);
+        full[below].push_back(i);
+    }
+    return {make_branch(nodes[0], full[0], same, tokens), make_branch(nodes[1], full[1], same, tokens)};
+}
 
 }  // namespace
 
@@ -34,17 +54,10 @@ std::shared_ptr<const LeafMask> Leaf::mask(const Vocabulary &vocabulary, int32_t
     return masks_.emplace(state, std::move(made)).first->second;
 }
 
-std::shared_ptr<LeafMask> Leaf::make(const Vocabulary &vocabulary, int32_t state) const {
-    auto made = std::make_shared<LeafMask>();
-    const SliceUse use = uses_[static_cast<size_t>(state)];
-    const TokenSlice *const slice = use.slice == SliceUse::kNone ? nullptr : &vocabulary.slice(use.slice);
-    if (slice) made->inside = slice->tokens(use.characters == SliceUse::kEndless ? SIZE_MAX : use.characters);
-    else made->inside.assign(vocabulary.words(), 0);
-    // Nodes without a token write to a spare bit: half of them have one, in no order that a branch could foresee.
-    const size_t spare = made->inside.size() * 64;
-    made->inside.push_back(0);
-    uint64_t *const words = made->inside.data();
-    const std::vector<TrieNode> &trie = slice ? slice->rest : vocabulary.trie();
+/// Adds what the automaton survives from `state`, at the root of the slice's rest. The mask has a spare bit at `spare`.
+void Leaf::walk(const Vocabulary &vocabulary, const TokenSlice &slice, int32_t state, size_t spare, LeafMask &made) const {
+    uint64_t *const words = made.inside.data();
+    const std::vector<TrieNode> &trie = slice.rest;
     std::array<int32_t, 256> states;
     states[0] = state;
     for (uint32_t i = 1; i < trie.size();) {
@@ -55,12 +68,59 @@ std::shared_ptr<LeafMask> Leaf::make(const Vocabulary &vocabulary, int32_t state
             continue;
         }
         states[node.depth] = to;
+        // Nodes without a token write to the spare bit: half of them have one, in no order that a branch could foresee.
         const size_t token = node.token < 0 ? spare : static_cast<size_t>(node.token);
         words[token >> 6] |= uint64_t{1} << (token & 63);
-        if (node.shared) vocabulary.allow(made->inside, node);
-        if (exits_ && dfa.accept[static_cast<size_t>(to)] && node.end > i + 1)
-            made->exits.push_back(slice ? slice->full[i] : i);
+        if (node.shared) vocabulary.allow(made.inside, node);
+        if (exits_ && to >= dfa.first_accepting && vocabulary.trie()[slice.full[i]].end > slice.full[i] + 1)
+            made.exits.push_back(slice.full[i]);
         ++i;
+    }
+}
+
+std::shared_ptr<LeafMask> Leaf::make(const Vocabulary &vocabulary, int32_t state) const {
+    auto made = std::make_shared<LeafMask>();
+    struct Part {
+        const TokenBranch *branch;
+        const TokenSlice *slice;
+        SliceUse use;
+        int32_t state;
+    };
+    std::array<Part, 2> parts;
+    size_t n = 0, nodes = 0;
+    for (const bool spaced : {false, true}) {
+        const int32_t from = spaced ? dfa.next(state, ' ') : state;
+        if (from < 0) continue;
+        const SliceUse use = uses_.states[static_cast<size_t>(from)];
+        const TokenBranch &branch = vocabulary.branch(spaced);
+        parts[n++] = {&branch, &branch.slices[use.slice], use, from};
+        nodes += branch.slices[use.slice].rest.size();
+    }
+    const Sweep &sweep = vocabulary.sweep();
+    if (nodes * kVisitCost > sweep.nodes()) {
+        size_t visits = 0;
+        for (size_t i = 0; i < n; ++i) visits += parts[i].slice->sample.visits(dfa, parts[i].state);
+        if (visits * kVisitCost > sweep.nodes()) {
+            made->inside = sweep.tokens(dfa, state, exits_ ? &made->exits : nullptr);
+            return made;
+        }
+    }
+    const size_t spare = vocabulary.words() * 64;
+    made->inside.assign(vocabulary.words() + 1, 0);
+    for (size_t i = 0; i < n; ++i) parts[i].slice->allow(made->inside, parts[i].use.characters);
+    for (size_t i = 0; i < n; ++i) {
+        const PlainBytes &without = uses_.sets[parts[i].use.without];
+        for (size_t b = 0; without.any() && b < without.size(); ++b) {
+            if (!without[b]) continue;
+            const TokenMask &containing = parts[i].branch->containing[b];
+            for (size_t w = 0; w < containing.size(); ++w) made->inside[w] &= ~containing[w];
+        }
+    }
+    for (size_t i = 0; i < n; ++i) walk(vocabulary, *parts[i].slice, parts[i].state, spare, *made);
+    if (const uint32_t space = vocabulary.space(); n == 2) {
+        vocabulary.allow(made->inside, vocabulary.trie()[space]);
+        if (exits_ && parts[1].state >= dfa.first_accepting && vocabulary.trie()[space].end > space + 1)
+            made->exits.push_back(space);
     }
     made->inside.pop_back();
     return made;
@@ -106,7 +166,9 @@ Vocabulary::Vocabulary(VocabularySource source) : source_(std::move(source)) {
     if (single != 256)
         throw Error(DSV4_E_INVALID, "vocabulary: expected a token for every single byte, found " + std::to_string(single));
 
-    slices_ = make_slices(trie_, same_, n);
+    for (space_ = 1; trie_[space_].byte != ' ';) space_ = trie_[space_].end;
+    branches_ = split(trie_, space_, same_, n);
+    sweep_ = std::make_unique<const Sweep>(trie_, same_, n);
 
     const std::vector<std::string> all = control_texts(), marker = {std::string(kDsmlToken)};
     const Dfa plain = intersect(any_text(TextForm::raw), dfa_avoiding(all), "text");

@@ -1,5 +1,6 @@
 // The vocabulary as a byte trie, and the token masks of automata walked over it.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -9,6 +10,7 @@
 
 #include "core/text/grammar_dfa.hpp"
 #include "core/text/grammar_slices.hpp"
+#include "core/text/grammar_sweep.hpp"
 
 namespace dsv4 {
 
@@ -41,8 +43,9 @@ public:
 
 private:
     std::shared_ptr<LeafMask> make(const Vocabulary &vocabulary, int32_t state) const;
+    void walk(const Vocabulary &vocabulary, const TokenSlice &slice, int32_t state, size_t spare, LeafMask &made) const;
     const bool exits_;
-    const std::vector<SliceUse> uses_;
+    const SliceUses uses_;
     mutable std::mutex mutex_;
     mutable std::unordered_map<int32_t, std::shared_ptr<const LeafMask>> masks_;
 };
@@ -74,7 +77,10 @@ public:
 
     using Node = TrieNode;
     const std::vector<Node> &trie() const { return trie_; }
-    const TokenSlice &slice(size_t slice) const { return slices_[slice]; }
+    /// Tokens that begin with a space and have more, or all others.
+    const TokenBranch &branch(bool spaced) const { return branches_[spaced]; }
+    uint32_t space() const { return space_; }  ///< the space's node
+    const Sweep &sweep() const { return *sweep_; }
     /// Sets the node's token and any other token of the same bytes.
     void allow(TokenMask &mask, const Node &node) const {
         if (node.token < 0) return;
@@ -88,7 +94,9 @@ private:
     VocabularySource source_;
     std::vector<Node> trie_;
     std::vector<int32_t> same_;
-    std::vector<TokenSlice> slices_;
+    uint32_t space_ = 0;
+    std::array<TokenBranch, 2> branches_;
+    std::unique_ptr<const Sweep> sweep_;
     std::vector<std::unique_ptr<Leaf>> common_;
 };
 

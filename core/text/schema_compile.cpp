@@ -16,38 +16,10 @@ constexpr size_t kFreeDepth = 16;
     throw Error(DSV4_E_INVALID, path + ": " + what);
 }
 
-/// As the prompt shows JSON: ", " and ": ".
-void write_json(std::string &out, const SchemaJson &value) {
-    if (value.is_object()) {
-        out += '{';
-        const char *comma = "";
-        for (const auto &[key, inner] : value.items()) {
-            out += comma;
-            comma = ", ";
-            append_json_string(out, key);
-            out += ": ";
-            write_json(out, inner);
-        }
-        out += '}';
-    } else if (value.is_array()) {
-        out += '[';
-        const char *comma = "";
-        for (const SchemaJson &inner : value) {
-            out += comma;
-            comma = ", ";
-            write_json(out, inner);
-        }
-        out += ']';
-    } else if (value.is_string()) {
-        append_json_string(out, value.get_ref<const std::string &>());
-    } else {
-        out += value.dump();
-    }
-}
-
+/// As the prompt shows JSON.
 std::string json_text(const SchemaJson &value) {
     std::string out;
-    write_json(out, value);
+    value.append_to(out, ", ", ": ");
     return out;
 }
 
@@ -145,7 +117,7 @@ std::vector<SchemaJson> SchemaCompiler::enumerated(const SchemaJson &schema, con
                                                    const std::string &path) {
     std::vector<SchemaJson> given, out;
     if (schema.contains("const")) given.push_back(schema["const"]);
-    else if (schema["enum"].is_array()) given.assign(schema["enum"].begin(), schema["enum"].end());
+    else if (schema["enum"].is_array()) given = schema["enum"].items();
     else invalid(path, "expected enum to be an array");
     for (const SchemaJson &value : given) {
         std::string type = value.is_string()    ? "string"
@@ -155,13 +127,11 @@ std::vector<SchemaJson> SchemaCompiler::enumerated(const SchemaJson &schema, con
                            : value.is_object()  ? "object"
                                                 : "number";
         if (type == "number" && !allowed.count("number") &&
-            (value.is_number_integer() || value.get<double>() == static_cast<double>(static_cast<int64_t>(
-                                                                     std::clamp(value.get<double>(), -9e15, 9e15)))))
+            (value.is_integer() || value.number() == static_cast<double>(static_cast<int64_t>(
+                                                                     std::clamp(value.number(), -9e15, 9e15)))))
             type = "integer";
         if (!allowed.count(type)) continue;
-        if (schema.contains("const") && schema.contains("enum") &&
-            std::find(schema["enum"].begin(), schema["enum"].end(), value) == schema["enum"].end())
-            continue;
+        if (schema.contains("const") && schema.contains("enum") && !holds(schema["enum"], value)) continue;
         if (satisfies(value, schema, path)) out.push_back(value);
     }
     return out;
@@ -170,7 +140,7 @@ std::vector<SchemaJson> SchemaCompiler::enumerated(const SchemaJson &schema, con
 /// The keywords beside enum that are cheap to check on a value; the others are reported.
 bool SchemaCompiler::satisfies(const SchemaJson &value, const SchemaJson &schema, const std::string &path) {
     if (value.is_string()) {
-        const std::string &text = value.get_ref<const std::string &>();
+        const std::string &text = value.text();
         const std::optional<Dfa> language = string_language(schema, TextForm::raw, path);
         return !language || language->matches(text);
     }
@@ -189,7 +159,7 @@ bool SchemaCompiler::satisfies(const SchemaJson &value, const SchemaJson &schema
         }
         return true;
     }
-    if (value.is_structured())
+    if (value.is_array() || value.is_object())
         for (const char *name : {"properties", "required", "items", "minItems", "maxItems", "additionalProperties"})
             if (schema.contains(name)) report(path, std::string(name) + " beside enum or const");
     return true;
@@ -204,12 +174,12 @@ std::optional<Dfa> SchemaCompiler::string_language(const SchemaJson &schema, Tex
     for (const char *keyword : {"pattern", "format"}) {
         if (!schema.contains(keyword)) continue;
         if (!schema[keyword].is_string()) invalid(path, std::string(keyword) + ": expected a string");
-        std::string_view pattern = schema[keyword].get_ref<const std::string &>();
+        std::string_view pattern = schema[keyword].text();
         std::string reason;
         if (keyword[0] == 'f') {
             pattern = format_pattern(pattern);
             if (pattern.empty()) {
-                report(path, "format " + schema[keyword].get<std::string>());
+                report(path, "format " + schema[keyword].text());
                 continue;
             }
         }
@@ -260,7 +230,7 @@ uint32_t SchemaCompiler::raw(const SchemaJson &schema, const std::string &path) 
             if (simple.contains("enum") || simple.contains("const")) {
                 std::vector<std::string> texts;
                 for (const SchemaJson &value : enumerated(simple, {"string"}, path)) {
-                    texts.push_back(value.get<std::string>());
+                    texts.push_back(value.text());
                     check_text(texts.back(), path);
                     texts.back() += "</";
                 }
@@ -293,7 +263,7 @@ uint32_t SchemaCompiler::number(const SchemaJson &schema, bool integer, const st
     const auto bound = [&](const char *name, bool low, bool open) {
         if (!schema.contains(name)) return;
         if (schema[name].is_boolean()) {  // draft 4: exclusiveMinimum: true
-            if (schema[name].get<bool>()) report(path, std::string(name) + " as a boolean");
+            if (schema[name].boolean()) report(path, std::string(name) + " as a boolean");
             return;
         }
         if (!schema[name].is_number()) invalid(path, std::string(name) + ": expected a number");
@@ -311,7 +281,7 @@ uint32_t SchemaCompiler::number(const SchemaJson &schema, bool integer, const st
     bound("exclusiveMinimum", true, true);
     bound("maximum", false, false);
     bound("exclusiveMaximum", false, true);
-    if (schema.contains("multipleOf") && !(integer && schema["multipleOf"] == 1)) report(path, "multipleOf");
+    if (schema.contains("multipleOf") && !(integer && schema["multipleOf"].number() == 1)) report(path, "multipleOf");
     if (range.low && range.high && compare_decimals(*range.low, *range.high) > 0)
         invalid(path, "minimum is greater than maximum");
     if (!range.low && !range.high && !integer) {
@@ -338,7 +308,7 @@ uint32_t SchemaCompiler::close_with(char bracket, bool spaced) {
 
 uint32_t SchemaCompiler::array(const SchemaJson &schema, const std::string &path) {
     for (const char *name : {"uniqueItems", "contains", "prefixItems", "minContains", "maxContains", "unevaluatedItems"})
-        if (schema.contains(name) && schema[name] != false) report(path, name);
+        if (schema.contains(name) && !(schema[name] == false)) report(path, name);
     GrammarList list{};
     list.min = static_cast<uint32_t>(std::min<size_t>(size_keyword(schema, "minItems", 0, path), UINT32_MAX - 1));
     list.max = static_cast<uint32_t>(std::min<size_t>(size_keyword(schema, "maxItems", UINT32_MAX, path), UINT32_MAX));
@@ -376,6 +346,8 @@ uint32_t SchemaCompiler::undeclared_key(const std::vector<std::string> &declared
         return intersect(*pattern_text("^[^\"\\\\\\u0000-\\u001f]{1,64}$", TextForm::raw, reason),
                          dfa_avoiding(control_texts()), "key");
     }();
+    static const Dfa any_quoted = dfa_followed_by(any, "\"", "key");
+    if (declared.empty()) return grammar_.text("\"", grammar_.leaf(any_quoted, next));
     const Dfa keys = dfa_without(any, declared, "properties");
     return grammar_.text("\"", grammar_.leaf(dfa_followed_by(keys, "\"", "key"), next));
 }
@@ -389,10 +361,10 @@ uint32_t SchemaCompiler::object(const SchemaJson &schema, const std::string &pat
     std::vector<std::string> required;
     if (schema.contains("required")) {
         if (!schema["required"].is_array()) invalid(path, "required: expected an array");
-        for (const SchemaJson &name : schema["required"]) {
+        for (const SchemaJson &name : schema["required"].items()) {
             if (!name.is_string()) invalid(path, "required: expected strings");
-            if (std::find(required.begin(), required.end(), name.get<std::string>()) == required.end())
-                required.push_back(name.get<std::string>());
+            if (std::find(required.begin(), required.end(), name.text()) == required.end())
+                required.push_back(name.text());
         }
     }
     const SchemaJson extra = schema.contains("additionalProperties") ? schema["additionalProperties"] : SchemaJson();
@@ -417,7 +389,7 @@ uint32_t SchemaCompiler::object(const SchemaJson &schema, const std::string &pat
         }
         declared.push_back(name);
     };
-    for (const auto &[name, inner] : properties.items())
+    for (const auto &[name, inner] : properties.members())
         add(name, inner, std::find(required.begin(), required.end(), name) != required.end());
     for (const std::string &name : required)
         if (!properties.contains(name)) {

@@ -13,14 +13,9 @@
 
 #include "core/text/grammar_rules.hpp"
 #include "core/text/grammar_text.hpp"
-#include "nlohmann/json.hpp"
+#include "core/text/schema_json.hpp"
 
 namespace dsv4 {
-
-using SchemaJson = nlohmann::ordered_json;
-
-/// Parses JSON meant for a schema; Error (DSV4_E_INVALID) names `what`. Depth and size are limited.
-SchemaJson parse_schema_json(std::string_view text, const std::string &what);
 
 class SchemaCompiler {
 public:

@@ -3,15 +3,13 @@
 #include <array>
 
 #include "core/error.hpp"
-#include "core/text/byte_level.hpp"
-#include "core/text/dsml_json.hpp"
 #include "core/text/dsml_strict.hpp"
 #include "core/text/schema_compile.hpp"
 
 namespace dsv4 {
 namespace {
 
-constexpr size_t kMaxAlternatives = 256, kMaxSchemaText = 1u << 20;
+constexpr size_t kMaxAlternatives = 256;
 
 [[noreturn]] void invalid(const std::string &path, const std::string &what) {
     throw Error(DSV4_E_INVALID, path + ": " + what);
@@ -30,21 +28,6 @@ constexpr std::array kKnown = {"type", "enum", "const", "properties", "required"
 
 }  // namespace
 
-SchemaJson parse_schema_json(std::string_view text, const std::string &what) {
-    if (text.size() > kMaxSchemaText)
-        throw Error(DSV4_E_UNSUPPORTED, what + ": expected at most 1 MiB of JSON, found " + std::to_string(text.size()));
-    if (find_invalid_utf8(text) != text.size()) invalid(what, "expected UTF-8");
-    switch (check_json(text)) {
-    case JsonVerdict::too_deep:
-        invalid(what, "expected at most " + std::to_string(kMaxJsonDepth) + " levels of JSON, found more");
-    case JsonVerdict::invalid: invalid(what, "expected JSON, found something else");
-    case JsonVerdict::valid: break;
-    }
-    SchemaJson out = SchemaJson::parse(text, nullptr, false);
-    if (out.is_discarded()) invalid(what, "expected JSON with paired surrogates and numbers in range");
-    return out;
-}
-
 void SchemaCompiler::report(const std::string &path, const std::string &what) {
     const std::string line = path + ": " + what;
     if (reported_.insert(line).second && unsupported_.size() < 1000) unsupported_.push_back(line);
@@ -60,12 +43,12 @@ size_t SchemaCompiler::size_keyword(const SchemaJson &schema, const char *name, 
                                     const std::string &path) const {
     if (!schema.contains(name)) return fallback;
     const SchemaJson &value = schema[name];
-    if (!value.is_number() || value.get<double>() < 0) invalid(path, std::string(name) + ": expected a number >= 0");
-    return static_cast<size_t>(std::min(value.get<double>(), 1e15));
+    if (!value.is_number() || value.number() < 0) invalid(path, std::string(name) + ": expected a number >= 0");
+    return static_cast<size_t>(std::min(value.number(), 1e15));
 }
 
 void SchemaCompiler::check_keywords(const SchemaJson &schema, const std::string &path) {
-    for (const auto &[name, value] : schema.items())
+    for (const auto &[name, value] : schema.members())
         if (std::find(kKnown.begin(), kKnown.end(), name) == kKnown.end()) report(path, name);
 }
 
@@ -74,9 +57,9 @@ std::set<std::string> SchemaCompiler::types(const SchemaJson &schema, const std:
     if (schema.contains("type")) {
         std::set<std::string> out;
         const SchemaJson list = schema["type"].is_array() ? schema["type"] : SchemaJson::array({schema["type"]});
-        for (const SchemaJson &type : list) {
-            if (!type.is_string() || !all.count(type.get<std::string>())) invalid(path, "unknown type " + type.dump());
-            out.insert(type.get<std::string>());
+        for (const SchemaJson &type : list.items()) {
+            if (!type.is_string() || !all.count(type.text())) invalid(path, "unknown type " + type.dump());
+            out.insert(type.text());
         }
         return out;
     }
@@ -95,16 +78,14 @@ std::set<std::string> SchemaCompiler::types(const SchemaJson &schema, const std:
 
 const SchemaJson &SchemaCompiler::resolve(const std::string &reference, const std::string &path) const {
     if (reference.empty() || reference[0] != '#') invalid(path, "$ref: expected a reference within the schema, found " + reference);
-    try {
-        return root_.at(SchemaJson::json_pointer(reference.substr(1)));
-    } catch (const nlohmann::json::exception &) {
-        invalid(path, "$ref: nothing at " + reference);
-    }
+    const SchemaJson *found = root_.at(std::string_view(reference).substr(1));
+    if (!found) invalid(path, "$ref: nothing at " + reference);
+    return *found;
 }
 
 /// Narrows `into` by `other`. False when both cannot hold.
 bool SchemaCompiler::merge(SchemaJson &into, const SchemaJson &other, const std::string &path) {
-    for (const auto &[name, value] : other.items()) {
+    for (const auto &[name, value] : other.members()) {
         if (!into.contains(name)) {
             into[name] = value;
             continue;
@@ -115,34 +96,34 @@ bool SchemaCompiler::merge(SchemaJson &into, const SchemaJson &other, const std:
             const std::set<std::string> a = types(into, path), b = types(other, path);
             SchemaJson both = SchemaJson::array();
             for (const std::string &type : b)
-                if (a.count(type) || (type == "integer" && a.count("number"))) both.push_back(type);
-            if (b.count("number") && !b.count("integer") && a.count("integer")) both.push_back("integer");
+                if (a.count(type) || (type == "integer" && a.count("number"))) both.items().push_back(SchemaJson::string(type));
+            if (b.count("number") && !b.count("integer") && a.count("integer")) both.items().push_back(SchemaJson::string("integer"));
             if (both.empty()) return false;
             mine = both;
         } else if (name == "properties") {
-            for (const auto &[key, schema] : value.items()) {
-                if (mine.contains(key)) mine[key] = SchemaJson{{"allOf", SchemaJson::array({mine[key], schema})}};
+            for (const auto &[key, schema] : value.members()) {
+                if (mine.contains(key)) mine[key] = SchemaJson::object({{"allOf", SchemaJson::array({mine[key], schema})}});
                 else mine[key] = schema;
             }
         } else if (name == "required" && mine.is_array() && value.is_array()) {
-            for (const SchemaJson &key : value)
-                if (std::find(mine.begin(), mine.end(), key) == mine.end()) mine.push_back(key);
+            for (const SchemaJson &key : value.items())
+                if (!holds(mine, key)) mine.items().push_back(key);
         } else if (name == "enum" && mine.is_array() && value.is_array()) {
             SchemaJson both = SchemaJson::array();
-            for (const SchemaJson &item : mine)
-                if (std::find(value.begin(), value.end(), item) != value.end()) both.push_back(item);
+            for (const SchemaJson &item : mine.items())
+                if (holds(value, item)) both.items().push_back(item);
             if (both.empty()) return false;
             mine = both;
         } else if (name == "items") {
-            mine = SchemaJson{{"allOf", SchemaJson::array({mine, value})}};
+            mine = SchemaJson::object({{"allOf", SchemaJson::array({mine, value})}});
         } else if (name == "const") {
             return false;
         } else if (mine.is_number() && value.is_number() &&
                    (name.rfind("min", 0) == 0 || name == "exclusiveMinimum")) {
-            if (mine.get<double>() < value.get<double>()) mine = value;
+            if (mine.number() < value.number()) mine = value;
         } else if (mine.is_number() && value.is_number() &&
                    (name.rfind("max", 0) == 0 || name == "exclusiveMaximum")) {
-            if (mine.get<double>() > value.get<double>()) mine = value;
+            if (mine.number() > value.number()) mine = value;
         } else if (name == "additionalProperties" && (mine == false || value == false)) {
             report(path, "additionalProperties: false in only one part of allOf, anyOf or oneOf");
             mine = false;
@@ -156,12 +137,12 @@ bool SchemaCompiler::merge(SchemaJson &into, const SchemaJson &other, const std:
 /// The schema as a list of schemas without references, unions and intersections.
 SchemaCompiler::Alternatives SchemaCompiler::alternatives(const SchemaJson &schema, const std::string &path,
                                                           std::set<std::string> &open) {
-    if (schema.is_boolean()) return schema.get<bool>() ? Alternatives{SchemaJson::object()} : Alternatives{};
-    if (!schema.is_object()) invalid(path, "expected a schema, found " + std::string(schema.type_name()));
+    if (schema.is_boolean()) return schema.boolean() ? Alternatives{SchemaJson::object()} : Alternatives{};
+    if (!schema.is_object()) invalid(path, "expected a schema, found " + std::string(schema.kind_name()));
     if (open.size() > 64) throw Error(DSV4_E_UNSUPPORTED, path + ": references nest more than 64 deep");
     check_keywords(schema, path);
     SchemaJson own = SchemaJson::object();
-    for (const auto &[name, value] : schema.items())
+    for (const auto &[name, value] : schema.members())
         if (name != "$ref" && name != "anyOf" && name != "oneOf" && name != "allOf" && name != "$defs" && name != "definitions")
             own[name] = value;
     Alternatives out = {own};
@@ -180,7 +161,7 @@ SchemaCompiler::Alternatives SchemaCompiler::alternatives(const SchemaJson &sche
     };
     if (schema.contains("$ref")) {
         if (!schema["$ref"].is_string()) invalid(path, "$ref: expected a string");
-        const std::string reference = schema["$ref"];
+        const std::string &reference = schema["$ref"].text();
         // A union that contains itself without anything in between adds nothing to itself.
         if (!open.insert(reference).second) return {};
         cross(alternatives(resolve(reference, path), path, open));
@@ -192,7 +173,7 @@ SchemaCompiler::Alternatives SchemaCompiler::alternatives(const SchemaJson &sche
         Alternatives any;
         std::set<std::string> seen;
         bool disjoint = true;
-        for (const SchemaJson &part : schema[name]) {
+        for (const SchemaJson &part : schema[name].items()) {
             std::set<std::string> here;
             for (SchemaJson &alternative : alternatives(part, path, open)) {
                 for (const std::string &type : types(alternative, path)) here.insert(type == "integer" ? "number" : type);
@@ -205,7 +186,7 @@ SchemaCompiler::Alternatives SchemaCompiler::alternatives(const SchemaJson &sche
     }
     if (schema.contains("allOf")) {
         if (!schema["allOf"].is_array()) invalid(path, "allOf: expected a list");
-        for (const SchemaJson &part : schema["allOf"]) cross(alternatives(part, path, open));
+        for (const SchemaJson &part : schema["allOf"].items()) cross(alternatives(part, path, open));
     }
     return out;
 }
@@ -226,9 +207,9 @@ uint32_t SchemaCompiler::parameters(const SchemaJson &schema, const std::string 
         std::set<std::string> required;
         if (simple.contains("required")) {
             if (!simple["required"].is_array()) invalid(path, "required: expected an array");
-            for (const SchemaJson &name : simple["required"]) {
+            for (const SchemaJson &name : simple["required"].items()) {
                 if (!name.is_string()) invalid(path, "required: expected strings");
-                required.insert(name.get<std::string>());
+                required.insert(name.text());
             }
         }
         GrammarObject out{};
@@ -255,7 +236,7 @@ uint32_t SchemaCompiler::parameters(const SchemaJson &schema, const std::string 
             }
         };
         try {
-            for (const auto &[name, inner] : properties.items()) add(name, inner);
+            for (const auto &[name, inner] : properties.members()) add(name, inner);
             for (const std::string &name : required)
                 if (!properties.contains(name)) {
                     if (extra == false) invalid(path, "required parameter " + name + " is not allowed by additionalProperties");

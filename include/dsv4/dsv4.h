@@ -12,8 +12,8 @@
  *          non-const parameter: one call at a time on that object. Exceptions are marked [any thread].
  *          A model runs its own engine thread; sessions of one model may be used from different threads at once, and
  *          their steps are batched. Callbacks run on the thread that made the call, except the log.
- * Host     Nothing here ends the process, throws, prints, or installs handlers. The environment is read once, by
- *          dsv4_runtime_create: DSV4_PLUGIN_PATH (not in a setuid process). */
+ * Host     Nothing here ends the process (but see dsv4_model_load on files that change), throws, prints, or installs
+ *          handlers. The environment is read once, by dsv4_runtime_create: DSV4_PLUGIN_PATH (not in a setuid process). */
 #ifndef DSV4_DSV4_H
 #define DSV4_DSV4_H
 #include <stddef.h>
@@ -51,7 +51,8 @@ enum {
     DSV4_E_INTERNAL = -8     /* our bug; the message is worth reporting */
 };
 
-typedef struct dsv4_error { /* yours, on your stack: no thread-local, nothing to free */
+/* Yours, on your stack: no thread-local, nothing to free. One whose struct_size is smaller than this is left alone. */
+typedef struct dsv4_error {
     uint32_t struct_size;
     dsv4_status status;
     int32_t native_code; /* cudaError_t, hipError_t, errno ...; 0 if none */
@@ -59,7 +60,9 @@ typedef struct dsv4_error { /* yours, on your stack: no thread-local, nothing to
     char message[240]; /* one line, NUL-terminated UTF-8 */
 } dsv4_error;
 
-typedef struct dsv4_runtime dsv4_runtime; /* plugins and log: there is no global state */
+/* Plugins and log. Runtimes share nothing but the code of the plugins they both load: a plugin is mapped once per
+ * process, and what it logs goes to every runtime that holds it. */
+typedef struct dsv4_runtime dsv4_runtime;
 typedef struct dsv4_model dsv4_model;     /* weights and engine; share it */
 typedef struct dsv4_session dsv4_session; /* one conversation: its tokens and their cache */
 typedef struct dsv4_stream dsv4_stream;   /* one answer being generated */
@@ -126,7 +129,8 @@ typedef struct dsv4_model_options {
 
 /* path: a folder with config.json and safetensors files, mapped and never copied by the library; or
  * "synthetic:flash", "synthetic:pro", "synthetic:FILE.json", each with ":layers=N" if wanted: random weights of those
- * shapes, for measuring. options may be NULL. */
+ * shapes, for measuring. options may be NULL. While the model lives, nobody may shorten or rewrite its files: a mapped
+ * page that is no longer there is a SIGBUS, which no library can turn into a status. Replace a checkpoint by renaming. */
 DSV4_API dsv4_status dsv4_model_load(dsv4_runtime *runtime, dsv4_str path, const dsv4_model_options *options,
                                      dsv4_model **out, dsv4_error *err);
 DSV4_API void dsv4_model_release(dsv4_model *model);
@@ -143,6 +147,12 @@ typedef struct dsv4_model_info {
     uint64_t decode_bytes;         /* weight bytes that one decoded token reads */
     uint64_t cache_bytes;          /* reserved for sessions */
     dsv4_str backend, device, variant; /* live as long as the model */
+    /* Experts on disk (expert_budget), up to now. A use is one expert in one step; the three kinds sum to all. */
+    uint64_t expert_hits;          /* uses that found it in memory since an earlier step */
+    uint64_t expert_ahead;         /* uses of one whose reading had begun before its layer did */
+    uint64_t expert_misses;        /* uses that had to start reading */
+    uint64_t expert_bytes_read;
+    uint64_t expert_wait_ns;       /* that computing stood still for the disk */
 } dsv4_model_info;
 DSV4_API dsv4_status dsv4_model_get_info(const dsv4_model *model, dsv4_model_info *info, dsv4_error *err);
 

@@ -35,6 +35,7 @@ typedef struct dsv4_buffer dsv4_buffer; /* rows of one kind of activation, in wh
 typedef struct dsv4_block dsv4_block;   /* the weights of one layer, of one MTP block, or of the two ends */
 typedef struct dsv4_cache dsv4_cache;   /* window rows, compressor state, entries and indexer keys of one block */
 typedef struct dsv4_batch dsv4_batch;   /* the ragged batch of the current step, resident on the device */
+typedef struct dsv4_graph dsv4_graph;   /* operators of a step, recorded once and launched many times */
 
 /* ---- the model ------------------------------------------------------------------------------------------------- */
 
@@ -215,7 +216,9 @@ enum {
     DSV4_FAMILY_ATTENTION = 5,
     DSV4_FAMILY_MOE = 6,
     DSV4_FAMILY_MTP = 7,  /* optional: without it the MTP block is not run */
-    DSV4_FAMILY_LAYER = 8 /* optional: a whole layer in one call; the core composes it from the parts otherwise */
+    DSV4_FAMILY_LAYER = 8, /* optional: a whole layer in one call; the core composes it from the parts otherwise */
+    DSV4_FAMILY_GRAPH = 9, /* optional: small steps are recorded and launched as a whole */
+    DSV4_FAMILY_TIMER = 10 /* optional: what operators take on the device, for benchmarks */
 };
 
 typedef struct dsv4_memory_ops {
@@ -333,6 +336,37 @@ typedef struct dsv4_layer_ops {
                          dsv4_buffer *streams, dsv4_error *err);
 } dsv4_layer_ops;
 
+/* What a recorded graph serves: every step of the same batch with so many tokens, sequences and outputs or fewer, none
+ * of its tokens at this position or a later one. */
+typedef struct dsv4_graph_limits {
+    uint32_t struct_size;
+    int32_t tokens, sequences, outputs; /* outputs 0: of steps that want none */
+    int32_t positions;
+} dsv4_graph_limits;
+
+/* Between begin and end the operators called on the queue are recorded and not run; no other call may be made on it or
+ * on the batch. A launch runs them on the step that batch_set has put into the batch since: that step, and what lies in
+ * the buffers and caches, is all that may differ between launches. Blocks, caches, buffers and the batch must be the
+ * recorded ones and outlive the graph. A launch writes what the operators would have written, bit for bit. */
+typedef struct dsv4_graph_ops {
+    uint32_t struct_size, reserved;
+    /* The batch holds a step within the limits. */
+    dsv4_status (*begin)(dsv4_queue *queue, dsv4_batch *batch, const dsv4_graph_limits *limits, dsv4_error *err);
+    /* out NULL: what was recorded is forgotten, as it must be when an operator failed. */
+    dsv4_status (*end)(dsv4_queue *queue, dsv4_graph **out, dsv4_error *err);
+    dsv4_status (*launch)(dsv4_queue *queue, dsv4_graph *graph, dsv4_error *err);
+    void (*release)(dsv4_graph *graph);
+} dsv4_graph_ops;
+
+/* Stamps are numbered 0 to 63 by the caller; one that is set again forgets its former time. */
+typedef struct dsv4_timer_ops {
+    uint32_t struct_size, reserved;
+    /* notes the device's time when everything before it in the queue is done */
+    dsv4_status (*stamp)(dsv4_queue *queue, uint32_t number, dsv4_error *err);
+    /* seconds from one stamp to a later one; waits for both */
+    dsv4_status (*elapsed)(dsv4_queue *queue, uint32_t from, uint32_t to, double *seconds, dsv4_error *err);
+} dsv4_timer_ops;
+
 /* ---- the plugin ------------------------------------------------------------------------------------------------ */
 
 enum { /* capability bits */
@@ -352,9 +386,12 @@ typedef struct dsv4_device_options {
     uint32_t reserved;
     uint64_t expert_budget;  /* bytes of memory for experts on disk; 0 = no limit of ours */
     dsv4_str variant;        /* an instruction set to force, for tests; "" = the best this machine has */
-    dsv4_str repack_folder;  /* where repacked weights may be kept between runs; "" = nowhere */
+    dsv4_str repack_folder;  /* where repacked weights may be kept between runs; "" = nowhere. A backend that repacks
+                                nothing leaves it empty and says so in the log */
 } dsv4_device_options;
-enum { DSV4_DEVICE_PIN_THREADS = 1 };
+enum { /* one processor per thread, the thread that calls batch_set included */
+    DSV4_DEVICE_PIN_THREADS = 1
+};
 
 typedef struct dsv4_device_info {
     uint32_t struct_size;
@@ -364,6 +401,12 @@ typedef struct dsv4_device_info {
     uint64_t memory_total, memory_free; /* bytes; for the CPU, of the machine */
     char name[64];           /* NUL-terminated */
     char variant[32];        /* "avx512", "sm_90a" */
+    /* Experts on disk, since the device was opened. A use is one expert in one step; the three kinds sum to all. */
+    uint64_t expert_hits;       /* uses that found it in memory since an earlier step */
+    uint64_t expert_ahead;      /* uses of one whose reading had begun before its layer did */
+    uint64_t expert_misses;     /* uses that had to start reading */
+    uint64_t expert_bytes_read;
+    uint64_t expert_wait_ns;    /* that operators stood still for the disk */
 } dsv4_device_info;
 
 typedef struct dsv4_host { /* what the core lends; valid until shutdown() returns */
@@ -379,6 +422,7 @@ typedef struct dsv4_backend { /* static storage in the plugin */
     dsv4_status (*probe)(uint32_t *devices, uint32_t *score, dsv4_error *err); /* score 0: cannot run here, *err why */
     dsv4_status (*device_open)(const dsv4_device_options *options, dsv4_device **out, dsv4_error *err);
     void (*device_close)(dsv4_device *device);
+    /* [any thread], while other calls on the device run */
     dsv4_status (*device_query)(dsv4_device *device, dsv4_device_info *info, dsv4_error *err);
     const void *(*ops)(dsv4_device *device, uint32_t family); /* NULL: not offered */
     void (*shutdown)(void);        /* no objects left; join threads here, not in destructors */

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <iostream>
 #include <thread>
+#include <sys/resource.h>
 #include <nlohmann/json.hpp>
 #include <CLI/CLI.hpp>
 #include "support.hpp"
@@ -11,7 +12,7 @@
 namespace tool {
 namespace {
 
-struct Arguments {
+struct BenchArguments {
     ModelArguments model;
     std::string synthetic;
     uint32_t prompt = 512, decode = 32, batch = 1, repeat = 3;
@@ -71,13 +72,13 @@ double full_batch_rate(const std::vector<Answer> &answers) {
     return double(tokens) / std::chrono::duration<double>(end - begin).count();
 }
 
-void run(const Arguments &a) {
+void run(const BenchArguments &a) {
     ModelArguments model_arguments = a.model;
     if (!a.synthetic.empty()) model_arguments.path = "synthetic:" + a.synthetic;
     if (a.model.path.empty() == a.synthetic.empty())
         throw CLI::ValidationError("bench", "expected either --model DIR or --synthetic SPEC");
     model_arguments.sessions = a.batch;
-    const uint64_t per_session = (a.prompt + a.decode + 127) / 128 * 128;
+    const uint64_t per_session = (uint64_t{a.prompt} + a.decode + 127) / 128 * 128;
     model_arguments.cache_tokens = std::max<uint64_t>(model_arguments.cache_tokens, per_session * a.batch);
     const auto runtime = open_runtime(a.model.plugins, a.model.quiet);
     const auto model = open_model(runtime.get(), model_arguments);
@@ -94,7 +95,10 @@ void run(const Arguments &a) {
         }
     }
     std::vector<double> prefill, decode;
+    dsv4_model_info warm = info;
+    double seconds = 0;
     for (uint32_t r = 0; r <= a.repeat; ++r) {  // the first run warms up and does not count
+        const auto begin = std::chrono::steady_clock::now();
         std::vector<std::thread> threads;
         for (Answer &answer : answers) threads.emplace_back([&] { generate(answer, a.decode + 1); });
         for (auto &t : threads) t.join();
@@ -103,7 +107,11 @@ void run(const Arguments &a) {
             if (!answer.failure.empty()) throw Failure(answer.failure);
             slowest = std::max(slowest, answer.prefill);
         }
-        if (r == 0) continue;
+        if (r == 0) {
+            warm = info_of(model.get());
+            continue;
+        }
+        seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
         prefill.push_back(double(a.prompt) * a.batch / slowest);
         if (a.decode) decode.push_back(a.batch == 1 ? a.decode / answers[0].decode : full_batch_rate(answers));
     }
@@ -116,6 +124,17 @@ void run(const Arguments &a) {
                           {"weight_bytes_per_token", info.decode_bytes},
                           {"weight_bytes_per_second", d / a.batch * double(info.decode_bytes)},
                           {"weight_bytes", info.weight_bytes}, {"cache_bytes", info.cache_bytes}};
+    struct rusage usage {};
+    if (getrusage(RUSAGE_SELF, &usage) == 0) out["peak_resident_bytes"] = uint64_t(usage.ru_maxrss) * 1024;
+    const dsv4_model_info now = info_of(model.get());
+    const uint64_t hits = now.expert_hits - warm.expert_hits, ahead = now.expert_ahead - warm.expert_ahead;
+    const uint64_t uses = hits + ahead + now.expert_misses - warm.expert_misses;
+    const double disk = seconds > 0 ? double(now.expert_bytes_read - warm.expert_bytes_read) / seconds : 0;
+    const double waited = seconds > 0 ? double(now.expert_wait_ns - warm.expert_wait_ns) * 1e-9 / seconds : 0;
+    if (uses)
+        out["experts_on_disk"] = {{"uses", uses}, {"hit_rate", double(hits) / double(uses)},
+                                  {"ahead_rate", double(ahead) / double(uses)}, {"bytes_per_second", disk},
+                                  {"waited_fraction", waited}};
     if (a.json) {
         std::cout << out.dump() << "\n";
         return;
@@ -126,19 +145,24 @@ void run(const Arguments &a) {
     if (a.decode)
         std::printf("decode  %6u tokens  %10.1f tok/s   %.2f GB of weights per token at batch 1, %.2f GB/s\n", a.decode, d,
                     double(info.decode_bytes) * 1e-9, d / a.batch * double(info.decode_bytes) * 1e-9);
+    if (uses)
+        std::printf("experts on disk: %.1f %% of %llu uses from memory, %.1f %% read ahead, %.2f GB/s, "
+                    "waited %.0f %% of the time\n",
+                    100.0 * double(hits) / double(uses), static_cast<unsigned long long>(uses),
+                    100.0 * double(ahead) / double(uses), disk * 1e-9, 100 * waited);
 }
 
 }  // namespace
 
 void add_bench(CLI::App &app, int &) {
     auto *command = app.add_subcommand("bench", "Speed of prefill and decode");
-    auto a = std::make_shared<Arguments>();
+    auto a = std::make_shared<BenchArguments>();
     a->model.add_to(*command, false);
-    command->add_option("--synthetic", a->synthetic, "flash, pro or a config.json, with :layers=N if wanted");
-    command->add_option("--prompt", a->prompt, "Tokens to prefill");
-    command->add_option("--decode", a->decode, "Tokens to decode");
-    command->add_option("--batch", a->batch, "Sessions at once")->check(CLI::PositiveNumber);
-    command->add_option("--repeat", a->repeat, "Counted runs, after one that is not")->check(CLI::PositiveNumber);
+    add_name(*command, "--synthetic", a->synthetic, "flash, pro or a config.json, with :layers=N if wanted");
+    add_number(*command, "--prompt", a->prompt, "Tokens to prefill");
+    add_number(*command, "--decode", a->decode, "Tokens to decode");
+    add_number(*command, "--batch", a->batch, "Sessions at once", 1);
+    add_number(*command, "--repeat", a->repeat, "Counted runs, after one that is not", 1);
     command->add_flag("--json", a->json, "One JSON object on stdout");
     command->callback([a] { run(*a); });
 }

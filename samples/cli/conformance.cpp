@@ -14,21 +14,21 @@ namespace {
 /// Where the library looks is where this looks: the folders of every manifest it found, good or bad.
 std::vector<std::filesystem::path> plugin_folders(const std::string &plugins) {
     const auto runtime = open_runtime(plugins, true);
-    const auto blob =
-        own<dsv4_blob>([&](auto **out, auto *err) { return dsv4_runtime_backends(runtime.get(), out, err); });
-    const dsv4_str text = dsv4_blob_data(blob.get());
-    const auto found = nlohmann::json::parse(text.data, text.data + text.size);
+    expect_backends(runtime.get(), plugins);
+    const auto found = backends_of(runtime.get());
     std::vector<std::filesystem::path> folders;
     std::set<std::filesystem::path> seen;
     for (const char *list : {"backends", "failures"})
         for (const auto &plugin : found[list]) {
-            const auto folder = std::filesystem::path(plugin["manifest"].get<std::string>()).parent_path();
-            if (folder.is_absolute() && seen.insert(folder).second) folders.push_back(folder);
+            const std::filesystem::path manifest = plugin["manifest"].get<std::string>();
+            // A folder that could not be searched is among the failures too.
+            if (manifest.extension() != ".json" || !manifest.is_absolute()) continue;
+            if (seen.insert(manifest.parent_path()).second) folders.push_back(manifest.parent_path());
         }
     return folders;
 }
 
-struct Arguments {
+struct ConformanceArguments {
     std::string backend, plugins;
     dsv4::conformance::Options options;
     bool json = false;
@@ -38,16 +38,16 @@ struct Arguments {
 
 void add_conformance(CLI::App &app, int &exit_code) {
     auto *command = app.add_subcommand("conformance", "Every operator of a backend against the reference");
-    auto a = std::make_shared<Arguments>();
-    command->add_option("--backend", a->backend, "The plugin to check")->required();
-    command->add_option("--plugins", a->plugins, "Folder to look for plugins in; the reference must be there too");
-    command->add_option("--device", a->options.device, "Which of its devices");
-    command->add_option("--threads", a->options.threads, "CPU backends: 0 is one per core");
-    command->add_option("--variant", a->options.variant, "Instruction set to force");
+    auto a = std::make_shared<ConformanceArguments>();
+    add_name(*command, "--backend", a->backend, "The plugin to check")->required();
+    add_name(*command, "--plugins", a->plugins, "Folder to look for plugins in; the reference must be there too");
+    add_number(*command, "--device", a->options.device, "Which of its devices");
+    add_number(*command, "--threads", a->options.threads, "CPU backends: 0 is one per core");
+    add_name(*command, "--variant", a->options.variant, "Instruction set to force");
     command->add_option("--shape", a->options.only_shape,
                         "This made-up model only: small, odd-a, odd-b, odd-c, flash, pro")
         ->check(CLI::IsMember({"small", "odd-a", "odd-b", "odd-c", "flash", "pro"}));
-    command->add_option("--seed", a->options.seed, "Of weights and inputs");
+    add_number(*command, "--seed", a->options.seed, "Of weights and inputs");
     command->add_flag("--full", a->options.full, "The true widths of Flash and Pro too: minutes, and about 3 GB");
     command->add_flag("--json", a->json, "JSON on stdout");
     command->callback([a, &exit_code] {

@@ -1,6 +1,8 @@
 // dsv4 generate: one answer. dsv4 chat: a conversation on the terminal.
+#include <cmath>
 #include <cstdio>
 #include <iostream>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <CLI/CLI.hpp>
 #include "support.hpp"
@@ -8,7 +10,7 @@
 namespace tool {
 namespace {
 
-struct Arguments {
+struct GenerateArguments {
     ModelArguments model;
     std::string text, raw, messages, tokens, ids, thinking = "chat", system, tool_choice = "auto", tool_name, dialect;
     uint32_t max_tokens = 0, top_k = 0, thinking_budget = 0;
@@ -66,7 +68,7 @@ int32_t on_event(void *user, const dsv4_event *e) {
     default: return 0;
     }
     if (e->kind != DSV4_EVENT_TOKEN) p.last_kind = e->kind;
-    return 0;
+    return std::ferror(stdout);  // nobody can read on: stop
 }
 
 const char *finish_name(int32_t finish) {
@@ -74,7 +76,7 @@ const char *finish_name(int32_t finish) {
     return finish >= 0 && finish < 5 ? name[finish] : "other";
 }
 
-dsv4_prompt_options prompt_options(const Arguments &a) {
+dsv4_prompt_options prompt_options(const GenerateArguments &a) {
     dsv4_prompt_options o;
     DSV4_INIT(o);
     if (a.thinking != "chat") o.flags = DSV4_PROMPT_THINKING;
@@ -83,7 +85,7 @@ dsv4_prompt_options prompt_options(const Arguments &a) {
     return o;
 }
 
-Owned<dsv4_prompt> empty_prompt(const Arguments &a) {
+Owned<dsv4_prompt> empty_prompt(const GenerateArguments &a) {
     const dsv4_prompt_options o = prompt_options(a);
     auto prompt = own<dsv4_prompt>([&](auto **out, auto *err) { return dsv4_prompt_create(&o, out, err); });
     dsv4_error error;
@@ -92,7 +94,7 @@ Owned<dsv4_prompt> empty_prompt(const Arguments &a) {
     return prompt;
 }
 
-dsv4_generate_options generate_options(const Arguments &a, std::vector<dsv4_str> &stops) {
+dsv4_generate_options generate_options(const GenerateArguments &a, std::vector<dsv4_str> &stops) {
     dsv4_generate_options o;
     DSV4_INIT(o);
     o.flags = (a.ignore_eos ? DSV4_GENERATE_IGNORE_EOS : 0) | (a.unconstrained ? DSV4_GENERATE_FREE : 0);
@@ -114,57 +116,111 @@ dsv4_generate_options generate_options(const Arguments &a, std::vector<dsv4_str>
     return o;
 }
 
-Owned<dsv4_session> open_session(dsv4_model *model, const Arguments &a) {
+Owned<dsv4_session> open_session(dsv4_model *model, const GenerateArguments &a) {
     dsv4_session_options options;
     DSV4_INIT(options);
     options.prefill_chunk = a.chunk;
     return own<dsv4_session>([&](auto **out, auto *err) { return dsv4_session_create(model, &options, out, err); });
 }
 
-/// What a request says beside its messages; the command line goes before it.
-void take_request(Arguments &a, const std::string &text, const CLI::App &command) {
-    const auto request = nlohmann::json::parse(text, nullptr, false);
-    if (!request.is_object()) return;
-    const auto unset = [&](const char *option) { return command.count(option) == 0; };
-    const auto number = [&](const char *key, const char *option, auto &to) {
-        const auto at = request.find(key);
-        if (at == request.end() || at->is_null() || !unset(option)) return;
-        if (!at->is_number()) throw Failure("request." + std::string(key) + ": expected a number, found " + at->dump());
-        to = at->template get<std::remove_reference_t<decltype(to)>>();
-    };
-    number("max_tokens", "--max-tokens", a.max_tokens);
-    number("temperature", "--temperature", a.temperature);
-    number("top_p", "--top-p", a.top_p);
-    number("top_k", "--top-k", a.top_k);
-    number("min_p", "--min-p", a.min_p);
-    number("seed", "--seed", a.seed);
-    if (const auto stop = request.find("stop"); stop != request.end() && unset("--stop")) {
-        if (stop->is_string()) a.stop = {stop->get<std::string>()};
-        else if (stop->is_array()) a.stop = stop->get<std::vector<std::string>>();
+[[noreturn]] void refuse(const std::string &key, const std::string &expected, const nlohmann::json &found) {
+    std::string text = found.is_array() ? "an array" : found.is_object() ? "an object" : found.dump(-1, ' ', true);
+    if (text.size() > 60) text = text.substr(0, 57) + "...";
+    throw Failure("request." + key + ": expected " + expected + ", found " + text);
+}
+
+template <class T> T whole_number(const nlohmann::json &value, const std::string &key, uint64_t least) {
+    const uint64_t most = std::numeric_limits<T>::max();
+    bool good = value.is_number_unsigned();
+    uint64_t number = good ? value.get<uint64_t>() : 0;
+    if (value.is_number_float()) {  // 5.0 is a whole number too, and exact up to 2^53
+        const double d = value.get<double>();
+        good = d >= 0 && d <= 0x1p53 && d == std::floor(d);
+        if (good) number = uint64_t(d);
     }
-    if (const auto choice = request.find("tool_choice"); choice != request.end() && unset("--tool-choice") && unset("--tool-name")) {
-        if (choice->is_string()) {
+    if (!good || number < least || number > most)
+        refuse(key, "a whole number from " + std::to_string(least) + " to " + std::to_string(most), value);
+    return T(number);
+}
+
+float real_number(const nlohmann::json &value, const std::string &key, float most, const char *expected) {
+    const double d = value.is_number() ? value.get<double>() : -1;
+    if (!(d >= 0 && d <= double(most))) refuse(key, expected, value);
+    return float(d);
+}
+
+std::string text_of(const nlohmann::json &value, const std::string &key, const char *expected) {
+    if (!value.is_string() || value.get_ref<const std::string &>().empty()) refuse(key, expected, value);
+    return value.get<std::string>();
+}
+
+/// What a request, which dsv4_prompt_from_json took, says beside its messages. The command line goes before it; null is
+/// as good as nothing.
+void take_request(GenerateArguments &a, const std::string &text, const CLI::App &command) {
+    const auto request = nlohmann::json::parse(text, nullptr, false);
+    if (request.is_discarded())  // the library, like Python, takes these
+        throw Failure("request: expected JSON without NaN, lone surrogates and numbers above 1.8e308");
+    if (!request.is_object()) return;
+    const auto find = [&](const char *key, const char *option) -> const nlohmann::json * {
+        const auto at = request.find(key);
+        return at == request.end() || at->is_null() || command.count(option) ? nullptr : &*at;
+    };
+    for (const char *key : {"max_tokens", "max_completion_tokens"})  // the newer name counts when both are there
+        if (const auto *v = find(key, "--max-tokens")) a.max_tokens = whole_number<uint32_t>(*v, key, 1);
+    if (const auto *v = find("top_k", "--top-k")) a.top_k = whole_number<uint32_t>(*v, "top_k", 0);
+    if (const auto *v = find("seed", "--seed")) a.seed = whole_number<uint64_t>(*v, "seed", 0);
+    if (const auto *v = find("temperature", "--temperature"))
+        a.temperature = real_number(*v, "temperature", 1e38f, "a number from 0 (greedy) to 1e38");
+    if (const auto *v = find("top_p", "--top-p")) a.top_p = real_number(*v, "top_p", 1, "a number from 0 (off) to 1");
+    if (const auto *v = find("min_p", "--min-p")) a.min_p = real_number(*v, "min_p", 1, "a number from 0 (off) to 1");
+    if (const auto *stop = find("stop", "--stop")) {
+        if (!stop->is_array()) a.stop = {text_of(*stop, "stop", "a non-empty text or an array of them")};
+        else
+            for (size_t i = 0; i < stop->size(); ++i)
+                a.stop.push_back(text_of((*stop)[i], "stop[" + std::to_string(i) + "]", "a non-empty text"));
+    }
+    if (const auto *choice = find("tool_choice", "--tool-choice"); choice && !command.count("--tool-name")) {
+        const char *const expected = R"("auto", "none", "required" or {"type": "function", "function": {"name": ...}})";
+        if (choice->is_object()) {
+            const auto function = choice->find("function");
+            if (choice->value("type", nlohmann::json("function")) != "function" || function == choice->end() ||
+                !function->is_object() || !function->contains("name"))
+                refuse("tool_choice", expected, *choice);
+            a.tool_name = text_of((*function)["name"], "tool_choice.function.name", "the name of a tool");
+        } else if (*choice == "auto" || *choice == "none" || *choice == "required") {
             a.tool_choice = choice->get<std::string>();
-        } else if (choice->is_object() && choice->contains("function") && (*choice)["function"].contains("name")) {
-            a.tool_name = (*choice)["function"]["name"].get<std::string>();
         } else {
-            throw Failure("request.tool_choice: expected auto, none, required or a function, found " + choice->dump());
+            refuse("tool_choice", expected, *choice);
         }
     }
 }
 
-void generate(Arguments a, const CLI::App &command) {
-    std::string request;
-    if (!a.messages.empty()) {
-        request = read_file(a.messages);
-        take_request(a, request, command);
-    }
-    const int given = !a.text.empty() + !a.raw.empty() + !a.messages.empty() + (!a.tokens.empty() || !a.ids.empty());
+void generate(GenerateArguments a, const CLI::App &command) {
+    // An empty prompt is one too: what was given is counted, not what is in it.
+    const bool user = command.count("--prompt"), messages = command.count("--messages"), raw = command.count("--raw");
+    const int given = user + messages + raw + (command.count("--tokens") || command.count("--ids"));
     if (given != 1)
         throw CLI::ValidationError("generate", "expected one prompt (-p, --messages, --raw, --ids or --tokens), found " +
                                                    std::to_string(given));
     if (!a.tool_name.empty() && a.tool_choice != "auto")
         throw CLI::ValidationError("generate", "--tool-name asks for that tool; it does not go with --tool-choice");
+    if (raw && a.raw.empty()) throw Failure("--raw: expected a text to continue, found an empty one");
+    Owned<dsv4_prompt> prompt;
+    if (messages) {
+        const std::string request = read_file(a.messages);
+        const dsv4_prompt_options o = prompt_options(a);
+        prompt = own<dsv4_prompt>(
+            [&](auto **out, auto *err) { return dsv4_prompt_from_json(str(request), &o, out, err); });
+        take_request(a, request, command);
+    }
+    std::vector<int32_t> ids = parse_ids(a.ids, "--ids");
+    if (!a.tokens.empty()) {
+        const auto more = parse_ids(read_file(a.tokens), a.tokens);
+        ids.insert(ids.end(), more.begin(), more.end());
+    }
+    const bool by_ids = !user && !messages && !raw;
+    if (by_ids && ids.empty())
+        throw Failure((a.tokens.empty() ? "--ids" : a.tokens) + ": expected token ids, found none");
     ModelArguments model_arguments = a.model;
     model_arguments.sessions = 1;
     const auto runtime = open_runtime(a.model.plugins, a.model.quiet);
@@ -172,25 +228,15 @@ void generate(Arguments a, const CLI::App &command) {
     const auto session = open_session(model.get(), a);
     std::vector<dsv4_str> stops;
     dsv4_generate_options options = generate_options(a, stops);
-    Owned<dsv4_prompt> prompt;
-    std::vector<int32_t> ids;
     dsv4_error error;
     DSV4_INIT(error);
     Printer printer;
-    if (!a.text.empty()) {
+    if (user) {
         prompt = empty_prompt(a);
         check(dsv4_prompt_add_user(prompt.get(), str(a.text), &error), error);
-    } else if (!a.messages.empty()) {
-        const dsv4_prompt_options o = prompt_options(a);
-        prompt = own<dsv4_prompt>([&](auto **out, auto *err) { return dsv4_prompt_from_json(str(request), &o, out, err); });
-    } else if (!a.raw.empty()) {
+    } else if (raw) {
         options.text = str(a.raw);
-    } else {
-        ids = parse_ids(a.ids, "--ids");
-        if (!a.tokens.empty()) {
-            const auto more = parse_ids(read_file(a.tokens), a.tokens);
-            ids.insert(ids.end(), more.begin(), more.end());
-        }
+    } else if (by_ids) {
         options.ids = ids.data();
         options.id_count = ids.size();
         printer.ids_only = true;
@@ -213,7 +259,7 @@ void generate(Arguments a, const CLI::App &command) {
     std::cout << out.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << "\n";
 }
 
-void chat(const Arguments &a) {
+void chat(const GenerateArguments &a) {
     const auto runtime = open_runtime(a.model.plugins, a.model.quiet);
     ModelArguments model_arguments = a.model;
     model_arguments.sessions = 1;
@@ -232,27 +278,27 @@ void chat(const Arguments &a) {
         Printer printer;
         printer.stream = !a.json;
         check(dsv4_generate(session.get(), &options, nullptr, on_event, &printer, &error), error);
-        std::cout << (a.json ? printer.message : std::string()) << std::endl;
+        if (!(std::cout << (a.json ? printer.message : std::string()) << std::endl) || std::ferror(stdout)) return;
         check(dsv4_prompt_add_message(prompt.get(), str(printer.message), &error), error);
     }
 }
 
-void add_sampling(CLI::App &command, Arguments &a) {
+void add_sampling(CLI::App &command, GenerateArguments &a) {
     a.model.add_to(command);
     command.add_option("--thinking", a.thinking, "chat (none), thinking, low, high or max")
         ->check(CLI::IsMember({"chat", "thinking", "low", "high", "max"}));
     command.add_option("--dialect", a.dialect, "Prompt format, preview or 0731; the model's own otherwise")
         ->check(CLI::IsMember({"preview", "0731", "0813"}));
     command.add_option("--system", a.system, "System message");
-    command.add_option("--max-tokens", a.max_tokens, "0: until the context is full");
+    add_number(command, "--max-tokens", a.max_tokens, "0: until the context is full");
     command.add_option("--temperature", a.temperature, "0: greedy");
     command.add_option("--top-p", a.top_p);
-    command.add_option("--top-k", a.top_k);
+    add_number(command, "--top-k", a.top_k, "0: off");
     command.add_option("--min-p", a.min_p);
-    command.add_option("--seed", a.seed, "0: a fresh one");
+    add_number(command, "--seed", a.seed, "0: a fresh one");
     command.add_option("--stop", a.stop, "Text that ends the answer; may be repeated");
-    command.add_option("--thinking-budget", a.thinking_budget, "Most tokens of reasoning");
-    command.add_option("--chunk", a.chunk, "Prompt tokens of one step");
+    add_number(command, "--thinking-budget", a.thinking_budget, "Most tokens of reasoning");
+    add_number(command, "--chunk", a.chunk, "Prompt tokens of one step");
     command.add_flag("--unconstrained", a.unconstrained, "Do not hold tool calls and response formats to their grammar");
 }
 
@@ -260,23 +306,23 @@ void add_sampling(CLI::App &command, Arguments &a) {
 
 void add_generate(CLI::App &app, int &) {
     auto *command = app.add_subcommand("generate", "Generate one answer");
-    auto a = std::make_shared<Arguments>();
+    auto a = std::make_shared<GenerateArguments>();
     add_sampling(*command, *a);
     command->add_option("-p,--prompt", a->text, "A user's message");
-    command->add_option("--messages", a->messages, "File with a request in OpenAI format, - for standard input");
+    add_name(*command, "--messages", a->messages, "File with a request in OpenAI format, - for standard input");
     command->add_option("--raw", a->raw, "A text to be continued, without chat format");
     command->add_option("--ids", a->ids, "The prompt, as token ids");
-    command->add_option("--tokens", a->tokens, "File with the prompt's token ids, - for standard input");
+    add_name(*command, "--tokens", a->tokens, "File with the prompt's token ids, - for standard input");
     command->add_option("--tool-choice", a->tool_choice, "auto, none or required")
         ->check(CLI::IsMember({"auto", "none", "required"}));
-    command->add_option("--tool-name", a->tool_name, "The one tool that must be called");
+    add_name(*command, "--tool-name", a->tool_name, "The one tool that must be called");
     command->add_flag("--ignore-eos", a->ignore_eos);
     command->add_flag("--stream", a->stream, "Print as it comes");
     command->add_flag("--json", a->json, "One JSON object on stdout");
     command->callback([a, command] { generate(*a, *command); });
 
     auto *chat_command = app.add_subcommand("chat", "A conversation, a line a turn");
-    auto c = std::make_shared<Arguments>();
+    auto c = std::make_shared<GenerateArguments>();
     add_sampling(*chat_command, *c);
     chat_command->add_flag("--json", c->json, "Each answer as one JSON message a line");
     chat_command->callback([c] { chat(*c); });

@@ -9,7 +9,7 @@
 namespace tool {
 namespace {
 
-struct Arguments {
+struct LogitsArguments {
     ModelArguments model;
     std::string tokens, out, positions;
     uint32_t chunk = 0;
@@ -39,14 +39,16 @@ struct Collected {
     std::vector<float> logits, drafts;
 };
 
-void run(const Arguments &a) {
+void run(const LogitsArguments &a) {
     const std::vector<int32_t> ids = parse_ids(read_file(a.tokens), a.tokens);
+    if (ids.empty()) throw Failure(a.tokens + ": expected token ids, found none");
     std::vector<uint32_t> positions;
-    for (const int32_t p : parse_ids(a.positions, "--positions")) {
+    for (const int32_t p : parse_ids(a.positions, "--positions", "positions")) {
         if (p < 0 || size_t(p) >= ids.size())
             throw Failure("--positions: expected positions in [0, " + std::to_string(ids.size()) + "), found " + std::to_string(p));
         positions.push_back(uint32_t(p));
     }
+    if (positions.empty() && !a.positions.empty()) throw Failure("--positions: expected positions, found none");
     // Rows are written in the order in which they were asked for; the library wants them ascending, once each.
     std::vector<uint32_t> ascending = positions;
     std::sort(ascending.begin(), ascending.end());
@@ -107,12 +109,12 @@ void run(const Arguments &a) {
 
 void add_logits(CLI::App &app, int &) {
     auto *command = app.add_subcommand("logits", "Logits of a text, and drafts, into a safetensors file");
-    auto a = std::make_shared<Arguments>();
+    auto a = std::make_shared<LogitsArguments>();
     a->model.add_to(*command);
-    command->add_option("--tokens", a->tokens, "File of token ids, - for standard input")->required();
-    command->add_option("--out", a->out, "File to write")->required();
-    command->add_option("--chunk", a->chunk, "Tokens of one step");
-    command->add_option("--positions", a->positions, "Comma-separated; all otherwise");
+    add_name(*command, "--tokens", a->tokens, "File of token ids, - for standard input")->required();
+    add_name(*command, "--out", a->out, "File to write")->required();
+    add_number(*command, "--chunk", a->chunk, "Tokens of one step");
+    add_name(*command, "--positions", a->positions, "Comma-separated; all otherwise");
     command->add_flag("--draft", a->draft, "draft_logits too: row t drafts token t+2");
     command->add_flag("--json", a->json, "A summary on stdout");
     command->callback([a] { run(*a); });

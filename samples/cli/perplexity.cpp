@@ -11,7 +11,7 @@
 namespace tool {
 namespace {
 
-struct Arguments {
+struct PerplexityArguments {
     ModelArguments model;
     std::vector<std::string> tokens;
     std::string against;
@@ -168,7 +168,7 @@ void print(const Run &r) {
     std::printf("\n");
 }
 
-void run(const Arguments &a) {
+void run(const PerplexityArguments &a) {
     std::vector<Text> texts;
     for (const std::string &file : a.tokens) {
         texts.push_back({file, parse_ids(read_file(file), file)});
@@ -211,11 +211,11 @@ void run(const Arguments &a) {
 
 void add_perplexity(CLI::App &app, int &) {
     auto *command = app.add_subcommand("perplexity", "How well a model predicts texts; whether two backends agree");
-    auto a = std::make_shared<Arguments>();
+    auto a = std::make_shared<PerplexityArguments>();
     a->model.add_to(*command);
     command->add_option("--tokens", a->tokens, "Files of token ids, each a text of its own; - for standard input")
         ->required();
-    command->add_option("--against", a->against,
+    add_name(*command, "--against", a->against,
                         "BACKEND[:NUMERICS] to compare with: ratio of perplexities, same first choices");
     command->add_flag("--draft", a->draft, "Also how many of the MTP block's first drafts are the model's own choice");
     command->add_flag("--each", a->each, "With --json: loss, first choice and draft of every token");

@@ -13,11 +13,6 @@ void print_json(const Owned<dsv4_blob> &blob) {
     std::cout.write(json.data, std::streamsize(json.size)) << "\n";
 }
 
-nlohmann::json parse(const Owned<dsv4_blob> &blob) {
-    const dsv4_str json = dsv4_blob_data(blob.get());
-    return nlohmann::json::parse(json.data, json.data + json.size);
-}
-
 struct PlanArguments {
     std::string path, backend, plugins;
     uint64_t context = 0;
@@ -30,11 +25,11 @@ struct PlanArguments {
 void add_plan(CLI::App &app, int &) {
     auto *command = app.add_subcommand("plan", "What of a model would go where, in bytes, from headers alone");
     auto a = std::make_shared<PlanArguments>();
-    command->add_option("--model", a->path, "Folder with config.json and safetensors files")->required();
-    command->add_option("--context", a->context, "Tokens of a session; the model's maximum otherwise");
-    command->add_option("--sessions", a->sessions, "Sessions at once")->check(CLI::PositiveNumber);
-    command->add_option("--device,--backend", a->backend, "One backend; every one found otherwise");
-    command->add_option("--plugins", a->plugins, "Folder to look for plugins in");
+    add_name(*command, "--model", a->path, "Folder with config.json and safetensors files")->required();
+    add_number(*command, "--context", a->context, "Tokens of a session; the model's maximum otherwise");
+    add_number(*command, "--sessions", a->sessions, "Sessions at once", 1);
+    add_name(*command, "--device,--backend", a->backend, "One backend; every one found otherwise");
+    add_name(*command, "--plugins", a->plugins, "Folder to look for plugins in");
     command->add_flag("--json", a->json, "JSON is what this command always prints");
     command->callback([a] {
         const auto runtime = open_runtime(a->plugins, true);
@@ -53,13 +48,14 @@ void add_backends(CLI::App &app, int &) {
     auto *command = app.add_subcommand("backends", "Plugins found, their devices, scores and capabilities");
     auto plugins = std::make_shared<std::string>();
     auto json = std::make_shared<bool>(false);
-    command->add_option("--plugins", *plugins, "Folder to look for plugins in");
+    add_name(*command, "--plugins", *plugins, "Folder to look for plugins in");
     command->add_flag("--json", *json, "JSON on stdout");
     command->callback([plugins, json] {
         const auto runtime = open_runtime(*plugins, true);
-        const auto blob = own<dsv4_blob>([&](auto **out, auto *err) { return dsv4_runtime_backends(runtime.get(), out, err); });
-        if (*json) return print_json(blob);
-        const auto found = parse(blob);
+        if (*json)
+            return print_json(own<dsv4_blob>(
+                [&](auto **out, auto *err) { return dsv4_runtime_backends(runtime.get(), out, err); }));
+        const auto found = backends_of(runtime.get());
         for (const auto &b : found["backends"]) {
             std::printf("%-12s score %-6u %s\n", b["name"].get<std::string>().c_str(), b["score"].get<uint32_t>(),
                         b["build"].get<std::string>().c_str());

@@ -6,10 +6,12 @@
 #include <string>
 #include <string_view>
 #include <vector>
+#include <nlohmann/json_fwd.hpp>
 #include "dsv4/dsv4.h"
 
 namespace CLI {
 class App;
+class Option;
 }
 
 namespace tool {
@@ -47,13 +49,21 @@ inline dsv4_str str(std::string_view s) { return {s.data(), s.size()}; }
 
 std::string read_file(const std::string &path);  // "-" is standard input
 void write_file(const std::string &path, std::string_view bytes);
-/// Ids separated by white space or commas; a JSON array is fine too.
-std::vector<int32_t> parse_ids(std::string_view text, const std::string &where);
+/// Ids separated by white space or commas; a JSON array is fine too. `where` and `what` are for the error.
+std::vector<int32_t> parse_ids(std::string_view text, const std::string &where, const std::string &what = "token ids");
+
+/// An option with a name or a path, which is not empty: an empty shell variable must not mean "the default".
+CLI::Option *add_name(CLI::App &command, const std::string &option, std::string &to, const std::string &help);
+/// An option with a whole number, decimal, from `least` to the largest of its type. CLI11's own wrap -1 around.
+CLI::Option *add_number(CLI::App &command, const std::string &option, uint32_t &to, const std::string &help,
+                        uint32_t least = 0);
+CLI::Option *add_number(CLI::App &command, const std::string &option, uint64_t &to, const std::string &help);
+CLI::Option *add_number(CLI::App &command, const std::string &option, int32_t &to, const std::string &help);
 
 /// Options that every command with a model takes.
 struct ModelArguments {
     std::string path, backend, plugins, numerics;
-    int threads = 0;
+    int32_t threads = 0;
     uint32_t batch_tokens = 0, sessions = 0;
     uint64_t cache_tokens = 0, expert_budget = 0;
     uint32_t flags = 0;
@@ -61,7 +71,11 @@ struct ModelArguments {
     void add_to(CLI::App &command, bool path_required = true);
 };
 
+/// `plugins` may be relative to the current directory.
 Owned<dsv4_runtime> open_runtime(const std::string &plugins, bool quiet);
+nlohmann::json backends_of(const dsv4_runtime *runtime);
+/// Throws Failure, with each reason in full, when no plugin was loaded.
+void expect_backends(const dsv4_runtime *runtime, const std::string &plugins);
 Owned<dsv4_model> open_model(dsv4_runtime *runtime, const ModelArguments &arguments);
 dsv4_model_info info_of(const dsv4_model *model);
 

@@ -44,7 +44,7 @@ void add_text(CLI::App &app, int &) {
     auto *tokenize_command = app.add_subcommand("tokenize", "Text on standard input -> token ids");
     auto path = std::make_shared<std::string>();
     auto ordinary = std::make_shared<bool>(false), json = std::make_shared<bool>(false);
-    tokenize_command->add_option("--model", *path, "Folder with tokenizer.json")->required();
+    add_name(*tokenize_command, "--model", *path, "Folder with tokenizer.json")->required();
     tokenize_command->add_flag("--ordinary", *ordinary, "Control tokens spelt out in the text stay text");
     tokenize_command->add_flag("--json", *json, "The ids are always a JSON array");
     tokenize_command->callback([=] {
@@ -53,7 +53,7 @@ void add_text(CLI::App &app, int &) {
     });
 
     auto *detokenize = app.add_subcommand("detokenize", "Token ids on standard input -> text");
-    detokenize->add_option("--model", *path, "Folder with tokenizer.json")->required();
+    add_name(*detokenize, "--model", *path, "Folder with tokenizer.json")->required();
     detokenize->add_flag("--json", *json, "A JSON string");
     detokenize->callback([=] {
         const auto tokenizer = open_tokenizer(*path);
@@ -70,7 +70,7 @@ void add_text(CLI::App &app, int &) {
 
     auto *encode = app.add_subcommand("encode", "Request JSON on standard input -> the exact prompt text");
     auto dialect = std::make_shared<std::string>();
-    encode->add_option("--model", *path, "Folder with config.json, which tells the prompt format");
+    add_name(*encode, "--model", *path, "Folder with config.json, which tells the prompt format");
     encode->add_option("--dialect", *dialect, "preview or 0731")->check(CLI::IsMember({"preview", "0731", "0813"}));
     encode->add_flag("--json", *json, "A JSON string");
     encode->callback([=] {
@@ -93,7 +93,7 @@ void add_text(CLI::App &app, int &) {
         ->required()
         ->check(CLI::IsMember({"chat", "thinking"}));
     parse->add_flag("--lenient", a->lenient, "Repair what models get wrong, and flag it");
-    parse->add_option("--tools", a->tools, "File with the OpenAI tools array that was offered (lenient)");
+    add_name(*parse, "--tools", a->tools, "File with the OpenAI tools array that was offered (lenient)");
     parse->add_flag("--json", a->json, "JSON is what this command always prints");
     parse->callback([a] {
         const uint32_t flags = (a->mode == "thinking" ? DSV4_PARSE_THINKING : 0) | (a->lenient ? DSV4_PARSE_LENIENT : 0);

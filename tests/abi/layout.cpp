@@ -150,6 +150,27 @@ AT(dsv4_layer_ops, reserved, 4);
 AT(dsv4_layer_ops, layer, 8);
 SIZE(dsv4_layer_ops, 16);
 
+AT(dsv4_graph_limits, struct_size, 0);
+AT(dsv4_graph_limits, tokens, 4);
+AT(dsv4_graph_limits, sequences, 8);
+AT(dsv4_graph_limits, outputs, 12);
+AT(dsv4_graph_limits, positions, 16);
+SIZE(dsv4_graph_limits, 20);
+
+AT(dsv4_graph_ops, struct_size, 0);
+AT(dsv4_graph_ops, reserved, 4);
+AT(dsv4_graph_ops, begin, 8);
+AT(dsv4_graph_ops, end, 16);
+AT(dsv4_graph_ops, launch, 24);
+AT(dsv4_graph_ops, release, 32);
+SIZE(dsv4_graph_ops, 40);
+
+AT(dsv4_timer_ops, struct_size, 0);
+AT(dsv4_timer_ops, reserved, 4);
+AT(dsv4_timer_ops, stamp, 8);
+AT(dsv4_timer_ops, elapsed, 16);
+SIZE(dsv4_timer_ops, 24);
+
 AT(dsv4_device_options, struct_size, 0);
 AT(dsv4_device_options, index, 4);
 AT(dsv4_device_options, numerics, 8);
@@ -169,7 +190,12 @@ AT(dsv4_device_info, memory_total, 16);
 AT(dsv4_device_info, memory_free, 24);
 AT(dsv4_device_info, name, 32);
 AT(dsv4_device_info, variant, 96);
-SIZE(dsv4_device_info, 128);
+AT(dsv4_device_info, expert_hits, 128);
+AT(dsv4_device_info, expert_ahead, 136);
+AT(dsv4_device_info, expert_misses, 144);
+AT(dsv4_device_info, expert_bytes_read, 152);
+AT(dsv4_device_info, expert_wait_ns, 160);
+SIZE(dsv4_device_info, 168);
 
 AT(dsv4_host, struct_size, 0);
 AT(dsv4_host, abi, 4);
@@ -203,7 +229,8 @@ static_assert(DSV4_BUFFER_STREAMS == 1 && DSV4_BUFFER_HIDDEN == 2 && DSV4_BUFFER
                   DSV4_BUFFER_LOGITS == 8,
               "buffer kinds");
 static_assert(DSV4_FAMILY_MEMORY == 1 && DSV4_FAMILY_MODEL == 2 && DSV4_FAMILY_ENDS == 3 && DSV4_FAMILY_HC == 4 &&
-                  DSV4_FAMILY_ATTENTION == 5 && DSV4_FAMILY_MOE == 6 && DSV4_FAMILY_MTP == 7 && DSV4_FAMILY_LAYER == 8,
+                  DSV4_FAMILY_ATTENTION == 5 && DSV4_FAMILY_MOE == 6 && DSV4_FAMILY_MTP == 7 && DSV4_FAMILY_LAYER == 8 &&
+                  DSV4_FAMILY_GRAPH == 9 && DSV4_FAMILY_TIMER == 10,
               "operator families");
 static_assert(DSV4_NUMERICS_DEFAULT == 0 && DSV4_NUMERICS_EXACT == 1 && DSV4_NUMERICS_OFFICIAL == 2 &&
                   DSV4_NUMERICS_NATIVE == 3,

@@ -12,11 +12,12 @@ int main(int argc, char **argv) {
         for (int i = 1; i < argc; ++i) {
             if (!std::strcmp(argv[i], "--full")) options.full = true;
             else if (!std::strncmp(argv[i], "--shape=", 8)) options.only_shape = argv[i] + 8;
+            else if (!std::strncmp(argv[i], "--check=", 8)) options.only_check = argv[i] + 8;
             else if (!std::strncmp(argv[i], "--variant=", 10)) options.variant = argv[i] + 10;
             else names.push_back(argv[i]);
         }
         if (names.empty()) {
-            std::fprintf(stderr, "usage: %s [--full] [--shape=NAME] [--variant=NAME] PLUGIN...\n", argv[0]);
+            std::fprintf(stderr, "usage: %s [--full] [--shape=NAME] [--check=KIND] [--variant=NAME] PLUGIN...\n", argv[0]);
             return 2;
         }
         const dsv4::PluginRegistry registry({DSV4_PLUGIN_DIR}, nullptr);

@@ -2,6 +2,7 @@
 #pragma once
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -25,7 +26,11 @@ inline std::vector<std::string> checkpoints_in(const std::string &folder) {
 
 inline std::string fixture(const std::string &name) { return DSV4_SOURCE_DIR "/tests/golden/fixtures/" + name; }
 inline std::vector<std::string> fixtures() { return checkpoints_in(DSV4_SOURCE_DIR "/tests/golden/fixtures"); }
-inline std::vector<std::string> published_vectors() { return checkpoints_in(DSV4_SOURCE_DIR "/../shared/vectors"); }
+/// DSV4_TEST_VECTORS names another folder.
+inline std::vector<std::string> published_vectors() {
+    const char *folder = std::getenv("DSV4_TEST_VECTORS");
+    return checkpoints_in(folder ? folder : DSV4_SOURCE_DIR "/../shared/vectors");
+}
 
 class Vectors {
   public:

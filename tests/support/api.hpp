@@ -1,6 +1,7 @@
 // The C API as tests use it: owners, options with defaults, and failures as exceptions unless a test asks for the status.
 #pragma once
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -53,11 +54,17 @@ inline RuntimePtr open_runtime(const std::string &plugins) {
     return own<dsv4_runtime>([&](auto **out, auto *err) { return dsv4_runtime_create(&o, out, err); });
 }
 
+/// DSV4_TEST_BACKEND asks another plugin what the reference is asked otherwise.
+inline std::string test_backend() {
+    const char *name = std::getenv("DSV4_TEST_BACKEND");
+    return name ? name : "reference";
+}
+
 struct ModelSpec {
     int32_t numerics = DSV4_NUMERICS_EXACT;
     uint32_t flags = 0, max_sessions = 0, max_batch_tokens = 0;
-    uint64_t cache_tokens = 0;
-    std::string backend = "reference";
+    uint64_t cache_tokens = 0, expert_budget = 0;
+    std::string backend = test_backend();
 };
 
 inline ModelPtr load(dsv4_runtime *runtime, const std::string &path, const ModelSpec &spec = {}) {
@@ -69,6 +76,7 @@ inline ModelPtr load(dsv4_runtime *runtime, const std::string &path, const Model
     o.max_sessions = spec.max_sessions;
     o.max_batch_tokens = spec.max_batch_tokens;
     o.cache_tokens = spec.cache_tokens;
+    o.expert_budget = spec.expert_budget;
     return own<dsv4_model>([&](auto **out, auto *err) { return dsv4_model_load(runtime, str(path), &o, out, err); });
 }
 

@@ -58,7 +58,12 @@ AT(dsv4_model_info, cache_bytes, 56);
 AT(dsv4_model_info, backend, 64);
 AT(dsv4_model_info, device, 80);
 AT(dsv4_model_info, variant, 96);
-SIZE(dsv4_model_info, 112);
+AT(dsv4_model_info, expert_hits, 112);
+AT(dsv4_model_info, expert_ahead, 120);
+AT(dsv4_model_info, expert_misses, 128);
+AT(dsv4_model_info, expert_bytes_read, 136);
+AT(dsv4_model_info, expert_wait_ns, 144);
+SIZE(dsv4_model_info, 152);
 
 AT(dsv4_plan_options, struct_size, 0);
 AT(dsv4_plan_options, sessions, 4);

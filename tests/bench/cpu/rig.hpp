@@ -14,12 +14,23 @@
 
 namespace dsv4::rig {
 
+inline std::string &plugin_folder() {
+    static std::string folder = DSV4_PLUGIN_DIR;
+    return folder;
+}
+inline std::vector<std::string> &log_lines() { // what plugins said
+    static std::vector<std::string> lines;
+    return lines;
+}
+
 inline const dsv4_backend &open_plugin(const std::string &name) {
-    const std::string path = std::string(DSV4_PLUGIN_DIR) + "/libdsv4-" + name + ".so";
+    const std::string path = plugin_folder() + "/libdsv4-" + name + ".so";
     void *library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (!library) throw Error(DSV4_E_UNSUPPORTED, dlerror());
     const auto entry = reinterpret_cast<dsv4_backend_entry_fn>(dlsym(library, DSV4_BACKEND_ENTRY));
-    static dsv4_host host = {sizeof(dsv4_host), DSV4_BACKEND_ABI, nullptr, [](void *, int32_t, dsv4_str) {}};
+    static dsv4_host host = {sizeof(dsv4_host), DSV4_BACKEND_ABI, nullptr, [](void *, int32_t, dsv4_str line) {
+                                   log_lines().emplace_back(line.data, line.size);
+                               }};
     const dsv4_backend *out = nullptr;
     call(entry, 1u, DSV4_BACKEND_ABI, static_cast<const dsv4_host *>(&host), &out);
     return *out;

@@ -35,6 +35,12 @@ ConstraintOptions tool(const std::string &parameters) {
     return out;
 }
 
+std::string numbered_enum(int n) {
+    std::string out = "\"enum\":[";
+    for (int i = 0; i < n; ++i) out += (i ? ",\"the value " : "\"the value ") + std::to_string(i * 7919 % n) + " of many\"";
+    return out + "]";
+}
+
 /// Random completions under the constraint; false when a state's first mask took more than a millisecond.
 bool bench(const char *name, const std::shared_ptr<const Vocabulary> &vocabulary, const ConstraintOptions &options) {
     constexpr int kRuns = 16, kSteps = 300;
@@ -110,10 +116,24 @@ int main(int argc, char **argv) {
         R"("maxLength":300)", R"("minLength":20,"maxLength":25)", R"("minLength":40)", R"("pattern":"^[a-z]+$")",
         R"("pattern":"^[A-Za-z0-9_-]{1,64}$")", R"("pattern":"^[^,]*$")", R"("pattern":"foo.*bar")", R"("pattern":"^https?://.+$")",
         R"("pattern":"^[A-Z][^0-9]*$","maxLength":50)", R"("pattern":"^.{3,30}$")", R"("format":"email")", R"("format":"uri")",
-        R"("pattern":"^([A-Za-z]+ )*[A-Za-z]+$")", R"("pattern":"^[^a]*$","maxLength":12)", R"("pattern":"^\\S+$")"};
+        R"("pattern":"^([A-Za-z]+ )*[A-Za-z]+$")", R"("pattern":"^[^a]*$","maxLength":12)", R"("pattern":"^\\S+$")",
+        // Meant to break the ready-made parts: letters forbidden, and forbidden only after others or in some places,
+        // separators, alternations, half of Unicode, many constants.
+        R"("pattern":"^[^ae]*$","minLength":30,"maxLength":200)", R"("pattern":"^([^a]|a[^b])*$","maxLength":100)",
+        R"("pattern":"^([^aeiou]?[^a-y]?[^ ])*$")", R"("pattern":"^([^ ,]+(, | )?)*$")", R"("pattern":"^[0-9]{1,3}(,[0-9]{3})*$")",
+        R"("pattern":"^(the|a|in|of|[b-y]+ )*$","maxLength":60)", R"("pattern":"^([A-Z][a-z]*[ .-])+$","maxLength":90)",
+        R"("pattern":"^[\\u0000-\\u4fff]*$","maxLength":64)", R"("pattern":"^[^aeiou]*(ing|[^g])*$")",
+        R"("pattern":"^([^a]{2}a?)*$","maxLength":48)", numbered_enum(500)};
+    std::string nested = R"({"type":"string","pattern":"^[^a]{0,20}$"})", several;
+    for (int i = 0; i < 24; ++i) nested = R"({"type":"object","required":["n"],"properties":{"n":)" + nested + "}}";
+    good &= bench("24 nested objects", vocabulary, tool(R"({"type":"object","required":["o"],"properties":{"o":)" + nested + "}}"));
+    for (const char *letter : {"a", "e", "i", "n", "s", "t"})
+        several += (several.empty() ? "" : ",") + (R"({"type":"string","pattern":"^([^)" + std::string(letter)) +
+                   R"(]|)" + letter + R"([^b])*$"})";
+    good &= bench("anyOf 6 patterns", vocabulary, tool(R"({"type":"object","required":["s"],"properties":{"s":{"anyOf":[)" + several + "]}}}"));
     for (const std::string &keywords : strings) {
         const std::string text = R"({"type":"string",)" + keywords + "}";
-        good &= bench(("string " + keywords).c_str(), vocabulary, tool(R"({"type":"object","required":["raw","in"],"properties":{"raw":)" +
+        good &= bench(("string " + keywords.substr(0, 60)).c_str(), vocabulary, tool(R"({"type":"object","required":["raw","in"],"properties":{"raw":)" +
             text + R"(,"in":{"type":"array","minItems":2,"items":)" + text + "}}}"));
     }
     ConstraintOptions free;

@@ -69,6 +69,20 @@ std::vector<Case> cases(bool full) {
     f.last = 4;
     all.push_back(f);
 
+    // The published formats at the smallest widths that have them all: for what runs slowly.
+    Case t = small();
+    t.name = "tiny";
+    t.shape.vocab = 96, t.shape.hidden = 128, t.shape.streams = 2, t.shape.sinkhorn_iters = 4;
+    t.shape.heads = 2, t.shape.head_dim = 96, t.shape.rope_dims = 32, t.shape.q_lora = 64, t.shape.o_groups = 2;
+    t.shape.o_lora = 32, t.shape.window = 6;
+    t.shape.index_heads = 2, t.shape.index_dim = 32, t.shape.index_topk = 3;
+    t.shape.experts = 4, t.shape.active_experts = 2, t.shape.expert_inter = 64;
+    t.shared_inter = 64;
+    t.ratios = {4};
+    t.lengths = {19, 6, 1};
+    t.last = 3;
+    all.push_back(t);
+
     if (!full) return all;
 
     Case flash;

@@ -38,6 +38,7 @@ struct Options {
     bool full = false;   // the true widths of Flash and Pro too: minutes, and about 3 GB
     uint64_t seed = 1;
     std::string only_shape;                  // "" = all
+    std::string only_check;                  // of Row::check; "" = all
     std::function<void(const Row &)> on_row; // as they come
 };
 

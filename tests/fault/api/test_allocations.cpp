@@ -7,8 +7,11 @@
 #include <new>
 #include <thread>
 
+#include "core/capi/boundary.hpp"
+#include "core/text/constraint_state.hpp"
 #include "tests/golden/golden.hpp"
 #include "tests/support/api.hpp"
+#include "tests/unit/dsml/vocabulary.hpp"
 
 namespace {
 
@@ -62,15 +65,23 @@ void expect(bool ok, const char *what, int64_t n, dsv4_status status, const dsv4
                     error.message);
 }
 
-/// The engine's thread frees a step's memory a moment after it has told everybody.
-bool settles_at(int64_t wanted) {
-    for (int i = 0; i < 300 && live != wanted; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    return live == wanted;
+/// What is live once nothing moves any more: the engine's thread frees a step's memory a moment after it has told
+/// everybody, and on a busy machine that moment may be long. Returns at once when it is `wanted`.
+int64_t settled(int64_t wanted) {
+    int64_t seen = live;
+    for (int waited = 0, still = 0; seen != wanted && still < 100 && waited < 10000; ++waited) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        still = live == seen ? still + 1 : 0;
+        seen = live;
+    }
+    return seen;
 }
 
-/// `body(err)` under every plan of failures, at most about `runs` of each kind; `recover()` after each.
+/// `body(err)` under every plan of failures, at most about `runs` of each kind; `recover()` after each. least_told: the
+/// share of them, in percent, that must come back as a status.
 template <class Body, class Recover>
-void fail_each(const char *name, int64_t runs, bool everything, const Body &body, const Recover &recover) {
+void fail_each(const char *name, int64_t runs, bool everything, const Body &body, const Recover &recover,
+               int64_t least_told = 90) {
     ErrorBox error;
     for (int i = 0; i < 3; ++i) {  // what is made once per process is there, and buffers have grown
         if (body(&error) < 0) return expect(false, name, -1, error.status, error);
@@ -81,8 +92,7 @@ void fail_each(const char *name, int64_t runs, bool everything, const Body &body
     const int64_t total = made;
     expect(good >= 0, name, -1, good, error);
     recover();
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
-    int64_t rest = live;
+    int64_t rest = settled(-1);
     int64_t tried = 0, told = 0;
     for (const bool all : {false, true})
         for (int64_t n = 0; n < total; n += everything ? 1 : std::max<int64_t>(1, total / runs)) {
@@ -96,20 +106,25 @@ void fail_each(const char *name, int64_t runs, bool everything, const Body &body
             expect(status >= 0 || status == DSV4_E_NO_MEMORY, "status", n, status, error);
             expect(status >= 0 || error.message[0], "message", n, status, error);
             recover();
-            if (settles_at(rest)) continue;
-            // The engine's thread may hold one thing more or less while it waits; what leaks does so each time.
-            rest = live;
-            left = n;
-            body(&error);
-            left = -1;
-            recover();
-            expect(settles_at(rest), "something leaked", n, status, error);
-            rest = live;
+            int64_t now = settled(rest);
+            // A buffer that grew, or did not grow, this time is no leak: what leaks does so each time.
+            int grew = 0;
+            for (int again = 0; again < 4 && now > rest; ++again) {
+                rest = now;
+                left = n;
+                body(&error);
+                left = -1;
+                recover();
+                now = settled(rest);
+                if (now > rest) ++grew;
+            }
+            expect(grew < 4, "something leaked", n, status, error);
+            rest = now;
         }
     std::printf("%s: %lld allocations, %lld runs, %lld told E_NO_MEMORY\n", name, static_cast<long long>(total),
                 static_cast<long long>(tried), static_cast<long long>(told));
     // Few allocations are allowed to fail unnoticed (a log line, say).
-    expect(told * 10 > tried * 9, "failures go unnoticed", told, 0, error);
+    expect(told * 100 > tried * least_told, "failures go unnoticed", told, 0, error);
 }
 
 } // namespace
@@ -157,6 +172,33 @@ int main(int argc, char **argv) {
         [] {});
 
     const auto runtime = open_runtime(plugins);
+    fail_each(
+        "plan, backends", 60, everything,
+        [&](dsv4_error *err) {
+            dsv4_blob *text = nullptr;
+            dsv4_status status = dsv4_model_plan(runtime.get(), dir, nullptr, &text, err);
+            dsv4_blob_release(text);
+            text = nullptr;
+            if (status >= 0) status = dsv4_runtime_backends(runtime.get(), &text, err);
+            dsv4_blob_release(text);
+            return status;
+        },
+        // A device that runs out of memory while it is asked is left out with a warning, or described by its error.
+        [] {}, 50);
+    const auto vocabulary = std::make_shared<const dsv4::Vocabulary>(made_up_source(600));
+    dsv4::ConstraintOptions constraint;
+    constraint.tools = R"([{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {
+        "a": {"enum": ["x", 1, {"b": [null]}]}, "n": {"type": "integer", "minimum": -3},
+        "s": {"type": "array", "items": {"$ref": "#/$defs/s"}}}, "$defs": {"s": {"type": "string", "maxLength": 4}}}}}])";
+    fail_each(
+        "schemas", 60, everything,
+        [&](dsv4_error *err) {
+            return dsv4::boundary(err, [&] {
+                dsv4::Constraint::compile(vocabulary, constraint);
+                return DSV4_OK;
+            });
+        },
+        [] {});
     ModelSpec spec;
     spec.flags = DSV4_MODEL_DRAFTS;
     spec.cache_tokens = 256;

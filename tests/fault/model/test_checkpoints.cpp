@@ -279,6 +279,28 @@ TEST_CASE("scales that are missing, of another shape or type, or not numbers") {
     expect_refused(float_scale(0xFF800000), {"expected finite scales, found an infinity at index 1"});
 }
 
+TEST_CASE("a NaN in a small tensor would poison everything after it") {
+    const auto put = [](const char *name, uint32_t bits, size_t bytes) {
+        return [=](TestModel &m) { std::memcpy(m.at(name).data.data() + 2 * bytes, &bits, bytes); };
+    };
+    expect_refused(put("layers.3.hc_attn_scale", 0x7FC00001, 4),
+                   {kFile + "layers.3.hc_attn_scale: expected finite numbers, found NaN at index 2 of [3]"});
+    expect_refused(put("layers.0.attn.attn_sink", 0xFF800000, 4), {"attn_sink: expected finite numbers, found an infinity"});
+    expect_refused(put("norm.weight", 0x7F81, 2), {"norm.weight: expected finite numbers, found NaN at index 2"});
+    expect_refused(put("layers.1.ffn_norm.weight", 0x7F80, 2), {"found an infinity at index 2"});
+}
+
+TEST_CASE("config.json contradicts the experts") {
+    const auto says = [](const char *key, const Json &value) {
+        return [=](TestModel &m) { m.config[key] = value; };
+    };
+    expect_refused(says("expert_dtype", "fp8"), {"config.json: expert_dtype: expected what the tensors say, found fp8",
+                                                 "layers.0.ffn.experts.7.w3.weight is fp4"});
+    expect_refused(says("expert_dtype", "zz"), {"expert_dtype", "found zz"});
+    expect_refused(says("expert_dtype", "fp4"), {"expert_dtype", "is bf16"}, "bf16");
+    expect_refused(says("n_shared_experts", 2), {"n_shared_experts: expected what the tensors say, found 2", "64 rows"});
+}
+
 TEST_CASE("a table of experts that names one which does not exist") {
     const auto entry = [](int64_t id) {
         return [id](TestModel &m) { std::memcpy(m.at("layers.1.ffn.gate.tid2eid").data.data() + 8 * 13, &id, 8); };

@@ -12,11 +12,11 @@ import sys
 import tempfile
 import unittest
 
-DSV4, MODEL = sys.argv[1:3]
+DSV4, MODEL = map(os.path.abspath, sys.argv[1:3])
 
 
-def run(*args, stdin=b""):
-    return subprocess.run([DSV4, *args], input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def run(*args, stdin=b"", stdout=subprocess.PIPE, **more):
+    return subprocess.run([DSV4, *args], input=stdin, stdout=stdout, stderr=subprocess.PIPE, **more)
 
 
 def tensors(path):
@@ -43,6 +43,11 @@ class Contract(unittest.TestCase):
         self.assertEqual(r.stdout, b"")
         self.assertTrue(r.stderr.strip(), args)
         return r.stderr.decode()
+
+    def bad_with(self, words, code, *args, stdin=b""):
+        said = self.bad(code, *args, stdin=stdin)
+        for word in words:
+            self.assertIn(word, said, args)
 
     def test_tokenize_and_back(self):
         text = "Kaldra hat 1000 Bienenstöcke. 你好\n\n\t x".encode()
@@ -165,8 +170,57 @@ class Contract(unittest.TestCase):
         out = json.loads(self.good("generate", "--model", MODEL, "--messages", "-", "--json",
                                    stdin=json.dumps(request).encode()))
         self.assertEqual(out["message"]["content"], "Kaldra has a ")
-        self.bad(1, "generate", "--model", MODEL, "--messages", "-", stdin=b'{"messages": [], "max_tokens": "x"}')
         self.bad(1, "generate", "--model", MODEL, "--messages", "-", stdin=b"not json")
+
+    def request(self, more, *args):
+        """What `generate` makes of "Hello!" with these further keys, as (arguments, stdin)."""
+        text = '{"messages": [{"role": "user", "content": "Hello!"}]%s}' % "".join(
+            f', "{key}": {value}' for key, value in more.items())
+        return ("generate", "--model", MODEL, "--messages", "-", "--json", *args), text.encode()
+
+    def ids_of(self, more, *args):
+        args, stdin = self.request(more, *args)
+        return json.loads(self.good(*args, stdin=stdin))["ids"]
+
+    def test_request_values_taken(self):
+        whole = self.ids_of({})
+        nulls = dict.fromkeys(("max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "stop",
+                               "tool_choice"), "null")
+        self.assertEqual(self.ids_of(nulls), whole)
+        self.assertEqual(self.ids_of({"stop": "[]", "tool_choice": '"none"'}), whole)
+        self.assertGreater(len(whole), 4)
+        self.assertEqual(self.ids_of({"max_tokens": "3"}), whole[:3])
+        self.assertEqual(self.ids_of({"max_tokens": "3.0"}), whole[:3])
+        self.assertEqual(self.ids_of({"max_completion_tokens": "3"}), whole[:3])
+        self.assertEqual(self.ids_of({"max_completion_tokens": "3", "max_tokens": "2"}), whole[:3])
+        self.assertEqual(self.ids_of({"max_completion_tokens": "3"}, "--max-tokens", "2"), whole[:2])
+        seeded = [self.ids_of({"seed": s, "temperature": "3", "max_tokens": "12"}) for s in ("18446744073709551615", "7")]
+        self.assertNotEqual(*seeded)
+        self.assertEqual(self.ids_of({"temperature": "3", "max_tokens": "12"}, "--seed", "7"), seeded[1])
+
+    def test_request_values_refused(self):
+        count = ["-3", "0", "1e30", "1e400", "2.7", '"x"', "true", "[]", "4294967296"]
+        for key, values in {
+                "max_tokens": count, "max_completion_tokens": count, "top_k": ["-1", "0.5", "1e300", '"x"'],
+                "seed": ["1.5", "-1", "18446744073709551616", "1e30", '"7"', "{}"],
+                "temperature": ["-1", "1e300", '"hot"', "false"], "top_p": ["1.5", "-0.1", '"x"', "[1]"],
+                "min_p": ["1.5", "-0.1", '"x"', "[1]"],
+                "stop": ["5", '""', "{}", "[1]", '["a", null]', '[""]'],
+                "tool_choice": ['"bogus"', "5", "[]", "{}", '{"function": "f"}', '{"function": {}}',
+                                '{"function": {"name": 5}}', '{"type": "custom", "function": {"name": "f"}}']}.items():
+            for value in values:
+                args, stdin = self.request({key: value})
+                said = self.bad(1, *args, stdin=stdin)
+                self.assertNotIn("json.exception", said)
+                if value != "1e400":  # no number at all for most readers of JSON
+                    self.assertRegex(said, r"request\.%s\S*: expected .*, found ." % key)
+        for value in "NaN", "1e400", r'"\ud800"':
+            args, stdin = self.request({"user": value, "max_tokens": "-3"})
+            self.bad_with(["request: expected JSON"], 1, *args, stdin=stdin)
+        args, stdin = self.request({"tool_choice": '{"function": {"name": 5}}'})
+        self.bad_with(["request.tool_choice.function.name", "found 5"], 1, *args, stdin=stdin)
+        args, stdin = self.request({"stop": '["a", 1]'})
+        self.bad_with(["request.stop[1]", "found 1"], 1, *args, stdin=stdin)
 
     def test_conformance(self):
         out = json.loads(self.good("conformance", "--backend", "reference", "--shape", "odd-c", "--json"))
@@ -189,9 +243,121 @@ class Contract(unittest.TestCase):
         self.assertIn("layers", self.bad(1, "bench", "--synthetic", "pro"))  # 860 GB
 
     def test_usage(self):
-        self.bad(2, "no-such-command")
         self.bad(2)
         self.assertIn(b"generate", self.good("--help"))
+        self.bad_with(["no-such-command"], 2, "no-such-command")
+        self.bad_with(["no-such-command"], 2, "no-such-command", "--model", MODEL)
+
+    COMMANDS = {  # command: (arguments that are enough, arguments that make it bad input, standard input of the latter)
+        "logits": (["--model", MODEL, "--tokens", "-", "--out", "/dev/null"], [], b"x"),
+        "perplexity": (["--model", MODEL, "--tokens", "-", "--quiet"], [], b"x"),
+        "generate": (["--model", MODEL, "--raw", "x"], ["--temperature", "-1"], b""),
+        "chat": (["--model", MODEL], ["--temperature", "-1"], b"Hi\n"),
+        "plan": (["--model", MODEL], ["--backend", "nobody"], b""),
+        "bench": (["--model", MODEL], ["--backend", "nobody"], b""),
+        "backends": ([], None, b""),  # has nothing to be bad
+        "conformance": (["--backend", "nobody"], [], b""),
+        "tokenize": (["--model", MODEL], [], b"\xff"),
+        "detokenize": (["--model", MODEL], [], b"x"),
+        "encode": ([], [], b"{"),
+        "parse": (["--thinking-mode", "chat"], [], "<｜DSML｜tool_calls>".encode()),
+    }
+
+    def test_exit_codes(self):
+        self.assertEqual([c for c in self.COMMANDS if f"\n  {c} " not in self.good("--help").decode()], [])
+        for command, (enough, wrong, stdin) in self.COMMANDS.items():
+            self.assertTrue(self.good(command, "--help"))
+            if wrong is not None:
+                self.bad(1, command, *enough, *wrong, stdin=stdin)
+            # What is wrong comes before what is missing.
+            self.bad_with(["--bogus", command], 2, command, "--bogus")
+            self.bad_with(["--bogus"], 2, command, *enough, "--bogus", "5")
+            self.bad_with(["stray"], 2, command, *enough, "stray")
+            if enough:
+                self.bad_with([enough[0]], 2, command, enough[0], "", *enough[2:])
+                self.bad_with([enough[0], "expected" if command == "bench" else "required"], 2, command)
+
+    def test_numbers(self):
+        generate, plan = ["generate", "--model", MODEL, "-p", "x"], ["plan", "--model", MODEL]
+        bench, suite = ["bench", "--model", MODEL], ["conformance", "--backend", "reference"]
+        for command, options in (
+                (generate, ["--max-tokens", "--top-k", "--seed", "--thinking-budget", "--chunk", "--cache-tokens", "--threads",
+                            "--expert-budget"]),
+                (plan, ["--context", "--sessions"]), (bench, ["--prompt", "--decode", "--batch", "--repeat"]),
+                (suite, ["--device", "--threads", "--seed"]),
+                (["logits", "--model", MODEL, "--tokens", "-", "--out", "/dev/null"], ["--chunk"])):
+            for option in options:
+                for value in ("-1", "1.5", "", "x", "0x10", "99999999999999999999") if option in options[:1] else ("-1",):
+                    self.bad_with([f"{option}: expected a whole number", f"found '{value}'"], 2, *command, option, value)
+        for command, option in ((plan, "--sessions"), (bench, "--batch"), (bench, "--repeat")):
+            self.bad_with([f"{option}: expected a whole number from 1 to 4294967295, found '0'"], 2, *command, option, "0")
+        self.bad_with(["--seed"], 2, "generate", "--seed", "-7")  # --model is missing too
+
+    def test_empty_values(self):
+        generate = ["generate", "--model", MODEL, "--json", "--max-tokens", "4"]
+        request = json.dumps({"messages": [{"role": "user", "content": ""}]}).encode()
+        self.assertEqual(json.loads(self.good(*generate, "-p", ""))["ids"],
+                         json.loads(self.good(*generate, "--messages", "-", stdin=request))["ids"])
+        self.bad_with(["--raw", "empty"], 1, *generate, "--raw", "")
+        self.bad_with(["--ids", "found none"], 1, *generate, "--ids", "")
+        self.bad_with(["/dev/null", "found none"], 1, *generate, "--tokens", "/dev/null")
+        self.bad_with(["found 2"], 2, *generate, "-p", "", "--ids", "")
+        self.bad_with(["found 0"], 2, *generate)
+        for option in "--messages", "--tokens", "--tool-name", "--backend", "--plugins":
+            self.bad_with([f"{option}: expected a name"], 2, *generate, option, "")
+        for option in "--backend", "--plugins", "--variant":
+            self.bad_with([f"{option}: expected a name"], 2, "conformance", "--backend", "reference", option, "")
+
+    def test_files(self):
+        logits = ["logits", "--model", MODEL, "--out"]
+        with tempfile.TemporaryDirectory() as folder:
+            self.bad_with([f"{folder}: cannot be read: Is a directory"], 1, *logits, "/dev/null", "--tokens", folder)
+            self.bad_with([f"{folder}: cannot be written: Is a directory"], 1, *logits, folder, "--tokens", "-", stdin=b"5")
+            self.bad_with([f"{folder}/none: cannot be opened: No such file"], 1, *logits, "/dev/null", "--tokens",
+                          f"{folder}/none")
+        self.bad_with(["/dev/full: cannot be written: No space"], 1, *logits, "/dev/full", "--tokens", "-", stdin=b"5")
+        self.bad_with(["/dev/null: expected token ids, found none"], 1, *logits, "/dev/null", "--tokens", "/dev/null")
+        positions = [*logits, "/dev/null", "--tokens", "-", "--positions"]
+        self.bad_with(["--positions: expected positions, found 'a'"], 1, *positions, "a", stdin=b"5")
+        self.bad_with(["--positions: expected positions, found none"], 1, *positions, ",", stdin=b"5")
+
+    def test_plugins(self):
+        manifests = [b["manifest"] for b in json.loads(self.good("backends", "--json"))["backends"]]
+        above, folder = os.path.split(os.path.dirname(manifests[0]))
+        for plugins in folder, os.path.join(".", folder):
+            r = run("generate", "--model", MODEL, "-p", "Hi", "--plugins", plugins, cwd=above)
+            self.assertEqual((r.returncode, r.stderr), (0, b""))
+            r = run("conformance", "--backend", "nobody", "--plugins", plugins, cwd=above)
+            self.assertEqual(r.returncode, 1)
+            self.assertIn(b"reference", r.stderr)
+        with tempfile.TemporaryDirectory() as folder:
+            for command in (["generate", "--model", MODEL, "-p", "Hi", "--quiet"], ["conformance", "--backend", "reference"]):
+                self.bad_with(["no backend is loaded", "dsv4-*.json", folder], 1, *command, "--plugins", folder)
+                self.bad_with(["no backend is loaded", f"{folder}/none: folder cannot be read"], 1, *command, "--plugins",
+                              f"{folder}/none")
+            names = [f"dsv4-{'long' * 20}-{i}.json" for i in range(4)]  # more than one of the library's messages holds
+            for name in names:
+                with open(os.path.join(folder, name), "w") as f:
+                    f.write("{")
+            for command in (["generate", "--model", MODEL, "-p", "Hi", "--quiet"], ["conformance", "--backend", "reference"]):
+                self.bad_with(["no backend is loaded", *names], 1, *command, "--plugins", folder)
+
+    def test_output_that_is_lost(self):
+        generate = ["generate", "--model", MODEL, "-p", "Hi", "--max-tokens", "4"]
+        for args, stdin in (
+                (["plan", "--model", MODEL], b""), (["backends"], b""), (["backends", "--json"], b""), (generate, b""),
+                ([*generate, "--json"], b""), ([*generate, "--stream"], b""), (["chat", "--model", MODEL], b"Hi\nHi\n"),
+                (["tokenize", "--model", MODEL], b"x"), (["detokenize", "--model", MODEL], b"5"),
+                (["encode"], b'{"messages": [{"role": "user", "content": "Hi"}]}'),
+                (["parse", "--thinking-mode", "chat"], "x<｜end▁of▁sentence｜>".encode()),
+                (["logits", "--model", MODEL, "--tokens", "-", "--out", "/dev/null", "--json"], b"5"),
+                (["conformance", "--backend", "reference", "--shape", "odd-c"], b""),
+                (["bench", "--model", MODEL, "--prompt", "4", "--decode", "2", "--repeat", "1"], b""),
+                (["--help"], b""), (["--version"], b""), (["plan", "--help"], b"")):
+            with open("/dev/full", "wb") as full:
+                r = run(*args, stdin=stdin, stdout=full)
+            self.assertEqual(r.returncode, 1, args)
+            self.assertIn(b"standard output cannot be written", r.stderr, args)
 
 
 unittest.main(argv=sys.argv[:1])

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "core/error.hpp"
 #include "core/text/constraint_state.hpp"
 #include "core/text/dsml_stream.hpp"
@@ -287,7 +289,10 @@ TEST_CASE("masks equal what advance accepts, token by token") {
 const char *const kStringKeywords[] = {
     R"("maxLength":40)", R"("minLength":3,"maxLength":6)", R"("pattern":"^[^,]*$")", R"("pattern":"^.{2,9}$")", R"("pattern":"^\\S+$")",
     R"("pattern":"^[A-Z][^0-9]*$","maxLength":9)", R"("pattern":"^[^a]*$","maxLength":12)", R"("pattern":"ab.*c")",
-    R"("pattern":"^([A-Za-z]+ )*[A-Za-z]+$")", R"("pattern":"^(ab?|[0-9]{4}|\u4f60{3})*$")"};
+    R"("pattern":"^([A-Za-z]+ )*[A-Za-z]+$")", R"("pattern":"^(ab?|[0-9]{4}|\u4f60{3})*$")",
+    R"("pattern":"^[^ae]*$","minLength":3,"maxLength":40)", R"("pattern":"^([^a]|a[^b])*$","maxLength":30)", R"("pattern":"^[^ ]( ?[^ x])*$")",
+    R"("pattern":"^[\\u0000-\\u4fff]*$")", R"("pattern":"^ [b-y]+( [^0-9]{0,7})?$")", R"("pattern":"^([^aeiou]?[^a-y]?[^ ])*$")",
+    R"("pattern":"^(the|a|an) [\\u4e00-\\u9fff ]*[^e]*$","maxLength":300)"};
 
 std::string of_strings(const char *keywords) {
     const std::string text = R"({"type":"string",)" + std::string(keywords) + "}";
@@ -326,16 +331,51 @@ TEST_CASE("slices: what a state lets through whole") {
     for (const char *text : {"a<", "\"", "\\", "\n", "\xE4\xBD", "\xBD", "\xC0\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80",
                              "\xE2\x80\xA8", "\xEF\xBD\x9C", "\xC2\xA0", "\x7F"})
         CHECK(spelling_of(text).kinds == 0xFF);
-    const auto use = [](const Dfa &dfa, bool exits = true) { return slice_uses(dfa, exits)[static_cast<size_t>(dfa.start)]; };
-    const auto last = static_cast<uint8_t>(kSlices.size() - 1);
+    const auto use = [](const Dfa &dfa, bool exits = true) {
+        return slice_uses(dfa, exits).states[static_cast<size_t>(dfa.start)];
+    };
+    const size_t last = kSlices.size() - 1;
     const Dfa any = any_text(TextForm::raw), limited = dfa_counted(any, 0, 7, "test");
     // It accepts everywhere: only where exits do not matter may its masks skip tokens.
-    CHECK(use(any).slice == SliceUse::kNone);
+    CHECK(use(any).slice == kSlices.size());
     CHECK(use(any, false).slice == last);
     CHECK(use(any, false).characters == SliceUse::kEndless);
     CHECK(use(limited, false).slice == last);
     CHECK(use(limited, false).characters == 7);
     CHECK(use(dfa_followed_by(limited, "</", "test")).characters == 7);
+    // One letter kills anywhere.
+    const Dfa without_a = intersect(limited, dfa_avoiding({"a"}), "test");
+    const SliceUses uses = slice_uses(without_a, false);
+    const SliceUse start = uses.states[static_cast<size_t>(without_a.start)];
+    CHECK(start.slice == last);
+    CHECK(start.characters == 7);
+    CHECK(uses.sets[start.without] == PlainBytes().set('a'));
+    // It kills only after another one: such words must be walked.
+    CHECK(use(intersect(limited, dfa_avoiding({"ba"}), "test"), false).slice != last);
+}
+
+TEST_CASE("a sweep gives what a walk gives") {
+    const Vocabulary &v = *vocabulary();
+    std::string reason;
+    for (const char *pattern : {"^([^a]|a[^b])*$", "^[a-z]{1,3}$", "^(the|an?) [^x]*$", "^\\d+$", "b$"}) {
+        CAPTURE(pattern);
+        const Dfa dfa = *pattern_text(pattern, TextForm::raw, reason);
+        for (int32_t state = 0; state < static_cast<int32_t>(dfa.size()); ++state) {
+            std::vector<uint32_t> exits, expected;
+            const TokenMask mask = v.sweep().tokens(dfa, state, &exits);
+            for (uint32_t t = 0; t < v.size(); ++t)
+                REQUIRE(mask_has(mask, t) == (!v.added(t) && dfa.run(state, v.bytes(t)) >= 0));
+            std::string path;
+            for (uint32_t i = 1; i < v.trie().size(); ++i) {
+                path.resize(v.trie()[i].depth - 1u);
+                path += static_cast<char>(v.trie()[i].byte);
+                const int32_t to = dfa.run(state, path);
+                if (to >= 0 && dfa.accept[static_cast<size_t>(to)] && v.trie()[i].end > i + 1) expected.push_back(i);
+            }
+            std::sort(exits.begin(), exits.end());
+            REQUIRE(exits == expected);
+        }
+    }
 }
 
 TEST_CASE("vocabularies that cannot spell everything are refused") {

@@ -220,6 +220,7 @@ TEST_CASE("prefill events grow, and polling never waits", "[stream]") {
     }
     CHECK(got == expected);
     CHECK(events > 1);
+    CHECK(prefilled == 1200);  // the last part too, before the first token
     CHECK(pending > 0);
     std::sort(took.begin(), took.end());
     CHECK(took[took.size() / 2] < 0.002);  // the median: a busy machine may take the thread away once

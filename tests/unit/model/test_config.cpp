@@ -197,6 +197,20 @@ TEST_CASE("numbers of config.json that contradict each other are refused") {
     CHECK(with("head_dim", 65536 * 2).find("head_dim") != std::string::npos);
 }
 
+TEST_CASE("YaRN is found under either of its names, and never lost in silence") {
+    Json j = tiny_config();
+    j["rope_parameters"] = j["rope_scaling"];
+    j.erase("rope_scaling");
+    REQUIRE(dsv4::parse_config(j.dump(), "config.json").yarn);
+    CHECK(dsv4::parse_config(j.dump(), "config.json").yarn->factor == 16);
+    j["rope_parameters"] = nullptr;
+    CHECK_FALSE(dsv4::parse_config(j.dump(), "config.json").yarn);
+    j.erase("rope_parameters");
+    const dsv4::Error e = error_of(j.dump());
+    CHECK(e.status == DSV4_E_MODEL);
+    CHECK(says(e, "rope_scaling: expected an object that describes YaRN, or null for none, found no such key"));
+}
+
 TEST_CASE("variants that this build does not compute are unsupported, not misread") {
     const std::pair<const char *, Json> variants[] = {{"scoring_func", "sigmoid"},
                                                       {"norm_topk_prob", false},
@@ -206,7 +220,8 @@ TEST_CASE("variants that this build does not compute are unsupported, not misrea
                                                       {"hidden_act", "gelu"},
                                                       {"topk_method", "greedy"},
                                                       {"rope_scaling", {{"type", "linear"}, {"factor", 2}}},
-                                                      {"quantization_config", {{"quant_method", "gptq"}}}};
+                                                      {"quantization_config", {{"quant_method", "gptq"}}},
+                                                      {"quantization_config", {{"fmt", "e5m2"}}}};
     for (const auto &[key, value] : variants) {
         INFO(key);
         Json j = tiny_config();

@@ -178,14 +178,17 @@ TEST_CASE("the plan follows context, sessions and what a backend measured") {
     PlanDevice device{"d", "b", 1'000'000'000, 1'000'000'000, true};
     device.weights_bytes = 900'000'000;
     device.experts_bytes = 90'000'000;
-    device.cache_bytes = 20'000'000;
+    device.slot_bytes = 1'000'000;
+    device.block_bytes = 2'000'000;
+    device.block_tokens = 256;  // 1000 tokens take 4 blocks
     options.devices = {device};
     const Placement p = make_plan(weights, options).placements.at(0);
-    CHECK(p.needed == 1'010'000'000);
-    CHECK(p.missing == 10'000'000);
+    CHECK(p.cache == 3 * (1'000'000 + 4 * 2'000'000));
+    CHECK(p.needed == 990'000'000 + 27'000'000);
+    CHECK(p.missing == 17'000'000);
     CHECK(p.fit == Fit::kMapped);
-    CHECK(p.context_that_fits < 1000);
-    CHECK(p.context_that_fits > 0);
+    CHECK(p.context_resident == 256);             // 10 MB for three sessions: a slot and one block each
+    CHECK(p.context_that_fits == 166 * 256);       // mapped weights need no room: 1 GB for three sessions
 }
 
 TEST_CASE("a plan that makes no sense is refused") {

@@ -3,7 +3,9 @@
 #include "core/text/tokenizer.hpp"
 #include "tests/catch.hpp"
 #include "tests/unit/text/train_bpe.hpp"
+#include <cstdlib>
 #include <functional>
+#include <memory>
 
 using namespace dsv4;
 using test::object;
@@ -79,6 +81,29 @@ TEST_CASE("what is no tokenizer at all") {
     check(load("{\"model\": " + std::string(10'000, '[') + std::string(10'000, ']') + "}"), DSV4_E_MODEL,
           "at most 1000");
     check(load("{\"a\": \"\xFF\"}"), DSV4_E_MODEL, "valid UTF-8");
+}
+
+TEST_CASE("a file beyond the limit is refused unread") {
+    // Never touched, so never in memory.
+    const size_t size = (size_t{256} << 20) + 1;
+    const std::unique_ptr<void, void (*)(void *)> pages(std::calloc(size, 1), std::free);
+    REQUIRE(pages);
+    check(load({static_cast<const char *>(pages.get()), size}), DSV4_E_MODEL, "expected at most 268435456 bytes");
+}
+
+/// A merge makes a longer token of two, so no order of them goes in circles: a later one may make an earlier one's parts.
+TEST_CASE("merges in any order load, and encoding ends") {
+    JsonValue file = test::tokenizer_file(small(), {"<s>", "<x>"}), model = member(file, "model");
+    const std::vector<JsonValue> given = member(model, "merges").items();
+    JsonValue merges = JsonValue::make_array();
+    for (size_t round = 0; round < 2; ++round)
+        for (size_t i = given.size(); i-- > 0;) merges.push_back(given[i]);
+    model.set("merges", merges);
+    file.set("model", model);
+    const Tokenizer tokenizer = Tokenizer::from_json(dump_python_json(file), "t.json");
+    std::string long_text;
+    while (long_text.size() < 100'000) long_text += "the cat and the hat sat";
+    CHECK(tokenizer.decode(tokenizer.encode(long_text)) == long_text);
 }
 
 TEST_CASE("vocabularies that contradict themselves") {

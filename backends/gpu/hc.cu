@@ -1,0 +1,305 @@
+// Family hc. The mixing logits are a product in float32 whose k is cut into pieces of 256, one subgroup each, so that
+// one token already keeps many multiprocessors reading; a second kernel adds the pieces in order and does the rest.
+#include "backends/gpu/formats.hpp"
+#include "backends/gpu/hc.hpp"
+#include "backends/gpu/ops.hpp"
+
+namespace dsv4::gpu {
+
+namespace {
+
+constexpr int piece = 256, mixes_at_once = 8, tokens_at_once = 8, finish_threads = 512;
+
+__device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+
+__device__ __forceinline__ void load_eight(const float *p, float (&out)[8]) {
+    const float4 a = *reinterpret_cast<const float4 *>(p), b = *reinterpret_cast<const float4 *>(p + 4);
+    out[0] = a.x, out[1] = a.y, out[2] = a.z, out[3] = a.w;
+    out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
+}
+
+/// partial [row][piece][mixes + 1]: dot(fn[i], X) over the piece, then sum of squares. Grid: pieces, groups of mixes,
+/// rows.
+__global__ void mixing_pieces(Collapse w, Rows rows, float *partial) {
+    let_next_begin();
+    const int lane = lane_of_subgroup(), mixes = w.fn.rows, pieces = int(gridDim.x);
+    const int row = int(blockIdx.z) * int(blockDim.x / subgroup_size) + subgroup_of_block();
+    const int K = w.fn.columns, k = int(blockIdx.x) * piece + lane * 8, first = int(blockIdx.y) * mixes_at_once;
+    float x[8], weight[mixes_at_once][8]; // all loads first: they are what this waits for
+    const bool plain = w.fn.dtype == DSV4_F32 && !w.fn.scale_dtype && K % 8 == 0;
+#pragma unroll
+    for (int m = 0; m < mixes_at_once; ++m) {
+        const int mix = min(first + m, mixes - 1), at = k < K ? k : 0;
+        if (plain) load_eight(reinterpret_cast<const float *>(w.fn.data) + int64_t(mix) * K + at, weight[m]);
+        else eight_elements(w.fn, mix, at, weight[m]);
+    }
+    wait_for_former();
+    if (row >= rows.live()) return;
+    const float *X = w.streams + int64_t(w.gather ? w.gather[row] : row) * K;
+    float *out = partial + (int64_t(row) * pieces + int(blockIdx.x)) * (mixes + 1);
+    if (K % 8 == 0) {
+        if (k < K) load_eight(X + k, x);
+    } else {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) x[i] = k + i < K ? X[k + i] : 0.0f;
+    }
+    if (k >= K) {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) x[i] = 0.0f;
+    }
+#pragma unroll
+    for (int m = 0; m < mixes_at_once; ++m) {
+        float sum = 0;
+#pragma unroll
+        for (int i = 0; i < 8; ++i) sum = fmaf(weight[m][i], x[i], sum);
+        sum = subgroup_sum(sum);
+        if (lane == 0 && first + m < mixes) out[first + m] = sum;
+    }
+    if (blockIdx.y) return;
+    float squares = 0;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) squares = fmaf(x[i], x[i], squares);
+    squares = subgroup_sum(squares);
+    if (lane == 0) out[mixes] = squares;
+}
+
+/// comb [M, M], from-major, by one subgroup, `each` elements a thread: softmax over `to` + eps, then columns and rows
+/// in turn.
+template <int each> __device__ __forceinline__ void sinkhorn(float *comb, int M, int iterations, float eps) {
+    const int lane = lane_of_subgroup();
+    float next[each] = {};
+#pragma unroll
+    for (int n = 0; n < each; ++n)
+        if (const int e = lane + n * subgroup_size; e < M * M) {
+            const float *row = comb + e / M * M;
+            float top = row[0], sum = 0;
+            for (int j = 1; j < M; ++j) top = fmaxf(top, row[j]);
+            for (int j = 0; j < M; ++j) sum += expf(row[j] - top);
+            next[n] = expf(comb[e] - top) / sum + eps;
+        }
+    for (int step = 0;; ++step) {
+        sync_subgroup();
+#pragma unroll
+        for (int n = 0; n < each; ++n)
+            if (const int e = lane + n * subgroup_size; e < M * M) comb[e] = next[n];
+        sync_subgroup();
+        if (step == 2 * iterations - 1) return;
+#pragma unroll
+        for (int n = 0; n < each; ++n)
+            if (const int e = lane + n * subgroup_size; e < M * M) {
+                const float *from = step % 2 ? comb + e / M * M : comb + e % M;
+                const int stride = step % 2 ? 1 : M;
+                float sum = 0;
+                for (int j = 0; j < M; ++j) sum += from[j * stride];
+                next[n] = comb[e] / (sum + eps);
+            }
+    }
+}
+
+/// The same for four streams, in registers: an element in every lane (lanes 16 to 31 repeat the others).
+__device__ __forceinline__ void sinkhorn_of_four(float *comb, int iterations, float eps) {
+    const int lane = lane_of_subgroup();
+    const auto over_to = [](float v) { return v + shuffle_xor(v, 1); };
+    const auto over_from = [](float v) { return v + shuffle_xor(v, 4); };
+    float v = comb[lane % 16], top = fmaxf(v, shuffle_xor(v, 1));
+    top = fmaxf(top, shuffle_xor(top, 2));
+    v = expf(v - top);
+    float sum = over_to(v);
+    sum += shuffle_xor(sum, 2);
+    v = v / sum + eps;
+    for (int step = 0; step < iterations; ++step) {
+        if (step) {
+            sum = over_to(v);
+            sum += shuffle_xor(sum, 2);
+            v /= sum + eps;
+        }
+        sum = over_from(v);
+        sum += shuffle_xor(sum, 8);
+        v /= sum + eps;
+    }
+    if (lane < 16) comb[lane] = v;
+    sync_subgroup();
+}
+
+/// Four channels of a row, of every stream.
+template <int most> struct Channels {
+    float4 x[most];
+    __device__ __forceinline__ void load(const float *X, int M, int D, int c) {
+#pragma unroll
+        for (int j = 0; j < most; ++j)
+            x[j] = j < M && c < D ? *reinterpret_cast<const float4 *>(X + j * D + c) : make_float4(0, 0, 0, 0);
+    }
+    __device__ __forceinline__ float4 collapse(const float *pre, int M, bool official) const {
+        float4 sum = make_float4(0, 0, 0, 0);
+#pragma unroll
+        for (int j = 0; j < most; ++j) {
+            if (j >= M) break;
+            const float w = pre[j];
+            sum.x = fmaf(w, x[j].x, sum.x), sum.y = fmaf(w, x[j].y, sum.y);
+            sum.z = fmaf(w, x[j].z, sum.z), sum.w = fmaf(w, x[j].w, sum.w);
+        }
+        if (official) sum = make_float4(round_bf16(sum.x), round_bf16(sum.y), round_bf16(sum.z), round_bf16(sum.w));
+        return sum;
+    }
+};
+
+/// Mixing weights of a row, then (block 0 of a row) collapse and norm, or (block 1) what the way back needs. Grid:
+/// rows, 2; the head has no way back and one block.
+template <bool four> // at most four streams of at most 8192 channels in fours: a row stays in registers
+__global__ void __launch_bounds__(finish_threads)
+    finish_mixing(Collapse w, Rows rows, const float *partial, int pieces) {
+    constexpr int parts = finish_threads / 32, held = four ? 4 : 1;
+    DSV4_SHARED(float, sums, [parts][32]);
+    DSV4_SHARED(float, logits, [(2 + most_streams) * most_streams + 1]);
+    DSV4_SHARED(float, pre, [most_streams]);
+    DSV4_SHARED(float, comb, [most_streams * most_streams]);
+    DSV4_SHARED(float, scratch, [32]);
+    enter_kernel();
+    const int row = int(blockIdx.x), thread = int(threadIdx.x), M = w.streams_count, D = w.hidden, mixes = w.fn.rows;
+    const bool collapses = blockIdx.y == 0;
+    if (row >= rows.live()) return;
+    const float *X = w.streams + int64_t(w.gather ? w.gather[row] : row) * M * D;
+    Channels<four ? 4 : 1> channels[held]; // on their way while the logits are added up
+    if (four && collapses)
+#pragma unroll
+        for (int i = 0; i < held; ++i) channels[i].load(X, M, D, (thread + i * finish_threads) * 4);
+    const float *p = partial + int64_t(row) * pieces * (mixes + 1);
+    const int part = thread / 32, share = (pieces + parts - 1) / parts;
+    for (int m0 = 0; m0 <= mixes; m0 += 32) { // runs of pieces, then those in order
+        const int m = m0 + thread % 32;
+        float sum = 0;
+        if (m <= mixes)
+#pragma unroll 4
+            for (int i = part * share; i < min(pieces, (part + 1) * share); ++i) sum += p[i * (mixes + 1) + m];
+        sums[part][thread % 32] = sum;
+        __syncthreads();
+        if (part == 0 && m <= mixes) {
+            sum = sums[0][thread];
+#pragma unroll
+            for (int i = 1; i < parts; ++i) sum += sums[i][thread];
+            logits[m] = sum;
+        }
+        __syncthreads();
+    }
+    const float factor = 1.0f / sqrtf(logits[mixes] / float(M * D) + w.rms_eps);
+    if (!collapses) {
+        float *mix = w.mix + int64_t(row) * (M + M * M);
+        if (part) return;
+        for (int m = thread; m < M; m += subgroup_size)
+            mix[m] = 2.0f * sigmoid(logits[M + m] * factor * w.scale[1] + w.base[M + m]);
+        for (int e = thread; e < M * M; e += subgroup_size)
+            comb[e] = logits[2 * M + e] * factor * w.scale[2] + w.base[2 * M + e];
+        sync_subgroup();
+        if (M == 4) sinkhorn_of_four(comb, w.sinkhorn_iters, w.hc_eps);
+        else if (M * M <= subgroup_size) sinkhorn<1>(comb, M, w.sinkhorn_iters, w.hc_eps);
+        else sinkhorn<most_streams * most_streams / subgroup_size>(comb, M, w.sinkhorn_iters, w.hc_eps);
+        for (int e = thread; e < M * M; e += subgroup_size) mix[M + e] = comb[e];
+        return;
+    }
+    if (thread < M) pre[thread] = sigmoid(logits[thread] * factor * w.scale[0] + w.base[thread]) + w.hc_eps;
+    __syncthreads();
+    float *out = w.x + int64_t(row) * D, squares = 0;
+    const auto settle = [&](float v) { return w.official ? round_bf16(v) : v; };
+    if constexpr (four) {
+        float4 v[held];
+#pragma unroll
+        for (int i = 0; i < held; ++i) {
+            v[i] = channels[i].collapse(pre, M, w.official);
+            squares = fmaf(v[i].x, v[i].x, fmaf(v[i].y, v[i].y, squares));
+            squares = fmaf(v[i].z, v[i].z, fmaf(v[i].w, v[i].w, squares));
+        }
+        const float r = 1.0f / sqrtf(block_sum(squares, scratch) / float(D) + w.rms_eps);
+#pragma unroll
+        for (int i = 0; i < held; ++i) {
+            const int c = (thread + i * finish_threads) * 4;
+            if (c >= D) break;
+            const float *norm = w.norm + c;
+            *reinterpret_cast<float4 *>(out + c) =
+                make_float4(settle(v[i].x * r * norm[0]), settle(v[i].y * r * norm[1]), settle(v[i].z * r * norm[2]),
+                            settle(v[i].w * r * norm[3]));
+        }
+        return;
+    }
+    for (int c = thread; c < D; c += finish_threads) {
+        float sum = 0;
+        for (int j = 0; j < M; ++j) sum = fmaf(pre[j], X[j * D + c], sum);
+        sum = settle(sum);
+        squares = fmaf(sum, sum, squares);
+        out[c] = sum;
+    }
+    const float r = 1.0f / sqrtf(block_sum(squares, scratch) / float(D) + w.rms_eps);
+    for (int c = thread; c < D; c += finish_threads) out[c] = settle(out[c] * r * w.norm[c]); // each thread its own
+}
+
+/// X'_k = post_k y + sum_j comb[j][k] X_j; a thread has a channel of every stream. Grid: rows, channels.
+template <int most>
+__global__ void expand(float *streams, const float *y, const float *mix, int M, int D, bool official, Rows rows) {
+    enter_kernel();
+    const int c = int(blockIdx.y * blockDim.x + threadIdx.x);
+    const int64_t row = blockIdx.x;
+    if (row >= rows.live() || c >= D) return;
+    float *X = streams + row * M * D + c;
+    const float *post = mix + row * (M + M * M), *comb = post + M, v = y[row * D + c];
+    float x[most];
+#pragma unroll
+    for (int j = 0; j < most; ++j) x[j] = j < M ? X[j * D] : 0.0f;
+#pragma unroll
+    for (int k = 0; k < most; ++k) {
+        if (k < M) {
+            float sum = post[k] * v;
+#pragma unroll
+            for (int j = 0; j < most; ++j)
+                if (j < M) sum = fmaf(comb[j * M + k], x[j], sum);
+            X[k * D] = official ? round_bf16(sum) : sum;
+        }
+    }
+}
+
+dsv4_status pre(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_block *block, int32_t site,
+                const dsv4_buffer *streams, dsv4_buffer *x, dsv4_buffer *mix, dsv4_error *err) {
+    return on_device(err, *queue, [&] {
+        const dsv4_shape &s = block->shape;
+        const bool attn = site == DSV4_HC_ATTN;
+        collapse_streams(*queue, batch->token_rows(),
+                         {block->matrix(attn ? DSV4_ROLE_HC_ATTN_FN : DSV4_ROLE_HC_FFN_FN),
+                          block->vector(attn ? DSV4_ROLE_HC_ATTN_BASE : DSV4_ROLE_HC_FFN_BASE),
+                          block->vector(attn ? DSV4_ROLE_HC_ATTN_SCALE : DSV4_ROLE_HC_FFN_SCALE),
+                          block->vector(attn ? DSV4_ROLE_ATTN_NORM : DSV4_ROLE_FFN_NORM), streams->row(0), nullptr,
+                          x->row(0), mix->row(0), s.streams, s.hidden, s.sinkhorn_iters, s.rms_eps, s.hc_eps,
+                          queue->device.official()});
+    });
+}
+
+dsv4_status post(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_buffer *y, const dsv4_buffer *mix,
+                 dsv4_buffer *streams, dsv4_error *err) {
+    return on_device(err, *queue, [&] {
+        const int D = int(y->width), M = int(streams->width / y->width), threads = D >= 128 ? 128 : 32;
+        const Rows rows = batch->token_rows();
+        const dim3 grid(unsigned(rows.grid), unsigned(ceil_div(D, threads)));
+        launch_early(M <= 4 ? expand<4> : expand<most_streams>, grid, dim3(unsigned(threads)), 0, queue->stream,
+                     streams->row(0), y->row(0), mix->row(0), M, D, queue->device.official(), rows);
+    });
+}
+
+} // namespace
+
+void collapse_streams(dsv4_queue &queue, const Rows &rows, const Collapse &work) {
+    if (work.sinkhorn_iters < 1)
+        throw Failure(DSV4_E_MODEL, "hc_sinkhorn_iters is " + std::to_string(work.sinkhorn_iters));
+    const int pieces = int(ceil_div(work.fn.columns, piece)), mixes = work.fn.rows;
+    const int tokens = rows.grid < tokens_at_once ? rows.grid : tokens_at_once;
+    float *partial = queue.scratch<float>(SCRATCH_PARTIAL_2, size_t(rows.grid) * size_t(pieces) * size_t(mixes + 1));
+    if (!rows.grid) return;
+    const dim3 grid(unsigned(pieces), unsigned(ceil_div(mixes, mixes_at_once)), unsigned(ceil_div(rows.grid, tokens)));
+    launch_early(mixing_pieces, grid, dim3(unsigned(32 * tokens)), 0, queue.stream, work, rows, partial);
+    const bool four = work.streams_count <= 4 && work.hidden % 4 == 0 && work.hidden <= 16 * finish_threads;
+    launch_early(four ? finish_mixing<true> : finish_mixing<false>, dim3(unsigned(rows.grid), work.mix ? 2u : 1u),
+                 dim3(finish_threads), 0, queue.stream, work, rows, partial, pieces);
+}
+
+const dsv4_hc_ops &hc_ops() {
+    static const dsv4_hc_ops table = {sizeof(dsv4_hc_ops), 0, pre, post};
+    return table;
+}
+
+} // namespace dsv4::gpu

@@ -1,0 +1,40 @@
+// Norms and rotations of rows, by a block or by a subgroup.
+#pragma once
+#include "backends/gpu/objects.hpp"
+
+namespace dsv4::gpu {
+
+/// bf16 between operators in official numerics, untouched in the others.
+__device__ __forceinline__ float settled(float x, bool official) { return official ? round_bf16(x) : x; }
+
+/// 1 / sqrt(mean(x^2) + eps) over a row, to every thread of the block; scratch: 32 shared floats.
+__device__ __forceinline__ float block_rms(const float *x, int n, float eps, float *scratch) {
+    float sum = 0;
+    for (int i = int(threadIdx.x); i < n; i += int(blockDim.x)) sum = fmaf(x[i], x[i], sum);
+    return 1.0f / sqrtf(block_sum(sum, scratch) / float(n) + eps);
+}
+
+/// The angle is a float32 product by definition: near position 2^20 a more exact one does not match.
+struct Turn {
+    float cosine, sine;
+};
+__device__ __forceinline__ Turn turn_at(int32_t position, float frequency) {
+    const float angle = float(position) * frequency;
+    return {cosf(angle), sinf(angle)};
+}
+__device__ __forceinline__ float2 rotated(float2 v, const Turn &t, bool official) {
+    return make_float2(settled(v.x * t.cosine - v.y * t.sine, official),
+                       settled(v.x * t.sine + v.y * t.cosine, official));
+}
+
+/// The last `turned` of n values of a row in shared memory, in place, by the whole block.
+__device__ __forceinline__ void rotate_row(float *row, int n, int turned, const float *frequency, int32_t position,
+                                           bool official) {
+    float *tail = row + n - turned;
+    for (int i = int(threadIdx.x); i < turned / 2; i += int(blockDim.x)) {
+        const float2 v = rotated(make_float2(tail[2 * i], tail[2 * i + 1]), turn_at(position, frequency[i]), official);
+        tail[2 * i] = v.x, tail[2 * i + 1] = v.y;
+    }
+}
+
+} // namespace dsv4::gpu

@@ -1,0 +1,109 @@
+// Queries, and the window row of every token (MODEL.md "Queries", "Keys = values").
+#include "backends/gpu/linear.hpp"
+#include "backends/gpu/norm.hpp"
+#include "backends/gpu/ops.hpp"
+#include "backends/gpu/rows.hpp"
+
+namespace dsv4::gpu {
+namespace {
+
+struct Latents {
+    StepView step;
+    CacheView cache;
+    float *qr, *kv; // [T, q_lora], in place; [T, d]
+    const float *q_norm, *kv_norm, *rope;
+    int32_t q_lora, head_dim, rope_dims;
+    float eps;
+    bool official;
+};
+
+/// Grid: tokens; 0: norm of the query latent, 1: norm, rotation and rounding of the window row, into the cache.
+__global__ void __launch_bounds__(256) latent_kernel(Latents a) {
+    enter_kernel();
+    DSV4_SHARED(float, scratch, [32]);
+    const auto t = int32_t(blockIdx.x);
+    if (t >= a.step.tokens()) return;
+    if (blockIdx.y == 0) {
+        float *row = a.qr + int64_t(t) * a.q_lora;
+        const float r = block_rms(row, a.q_lora, a.eps, scratch);
+        for (int i = int(threadIdx.x); i < a.q_lora; i += int(blockDim.x))
+            row[i] = settled(row[i] * r * a.q_norm[i], a.official);
+        return;
+    }
+    float *row = dynamic_shared<float>();
+    const float *from = a.kv + int64_t(t) * a.head_dim;
+    const float r = block_rms(from, a.head_dim, a.eps, scratch);
+    for (int i = int(threadIdx.x); i < a.head_dim; i += int(blockDim.x))
+        row[i] = settled(from[i] * r * a.kv_norm[i], a.official);
+    __syncthreads();
+    const int32_t position = a.step.position[t];
+    rotate_row(row, a.head_dim, a.rope_dims, a.rope, position, a.official);
+    __syncthreads();
+    store_latent(a.cache, row, a.cache.window_row(a.step.slot_of(t), position));
+}
+
+struct Heads {
+    StepView step;
+    float *q; // [T, H, d], in place
+    const float *rope;
+    int32_t heads, head_dim, rope_dims;
+    float eps;
+    bool official;
+};
+
+/// A subgroup takes a head: normalised with no weight, then rotated. Grid: heads / 8, tokens.
+__global__ void __launch_bounds__(256) head_kernel(Heads a) {
+    enter_kernel();
+    const auto t = int32_t(blockIdx.y);
+    const int h = int(blockIdx.x) * 8 + subgroup_of_block(), lane = lane_of_subgroup(), d = a.head_dim;
+    if (t >= a.step.tokens() || h >= a.heads) return; // a whole subgroup
+    auto *head = reinterpret_cast<float2 *>(a.q + (int64_t(t) * a.heads + h) * d);
+    float sum = 0;
+#pragma unroll 8
+    for (int i = lane; i < d / 2; i += subgroup_size) {
+        const float2 v = head[i];
+        sum = fmaf(v.y, v.y, fmaf(v.x, v.x, sum));
+    }
+    const float r = 1.0f / sqrtf(subgroup_sum(sum) / float(d) + a.eps);
+    const int plain = (d - a.rope_dims) / 2;
+    const int32_t position = a.step.position[t];
+#pragma unroll 8
+    for (int i = lane; i < plain; i += subgroup_size) {
+        const float2 v = head[i];
+        head[i] = make_float2(settled(v.x * r, a.official), settled(v.y * r, a.official));
+    }
+    for (int i = plain + lane; i < d / 2; i += subgroup_size) {
+        const float2 v = head[i];
+        head[i] = rotated(make_float2(settled(v.x * r, a.official), settled(v.y * r, a.official)),
+                          turn_at(position, a.rope[i - plain]), a.official);
+    }
+}
+
+} // namespace
+
+dsv4_status attention_project(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_block *block, dsv4_cache *cache,
+                              const dsv4_buffer *x, dsv4_buffer *q, dsv4_buffer *qr, dsv4_error *err) {
+    return boundary(err, [&] {
+        const dsv4_shape &s = block->shape;
+        const bool official = queue->device.official();
+        const int32_t d = s.head_dim;
+        const auto tokens = unsigned(batch->grid_tokens);
+        if (!tokens) return;
+        if (d % 2)
+            throw Failure(DSV4_E_UNSUPPORTED, "a head of " + std::to_string(d) + " dims: an even number is needed");
+        auto *kv = queue->scratch<float>(SCRATCH_A, size_t(tokens) * size_t(d));
+        const Product first[2] = {whole(block->matrix(DSV4_ROLE_WQ_A), x->row(0), qr->row(0)),
+                                  whole(block->matrix(DSV4_ROLE_WKV), x->row(0), kv)};
+        linear(*queue, batch->token_rows(), first, 2);
+        launch_early(latent_kernel, dim3(tokens, 2), 256, size_t(d) * 4, queue->stream,
+                     Latents{batch->view, cache->view, qr->row(0), kv, block->vector(DSV4_ROLE_Q_NORM),
+                             block->vector(DSV4_ROLE_KV_NORM), block->rope_frequency(), s.q_lora, d, s.rope_dims,
+                             s.rms_eps, official});
+        linear(*queue, batch->token_rows(), whole(block->matrix(DSV4_ROLE_WQ_B), qr->row(0), q->row(0)));
+        launch_early(
+            head_kernel, dim3(unsigned(ceil_div(s.heads, 8)), tokens), 256, 0, queue->stream,
+            Heads{batch->view, q->row(0), block->rope_frequency(), s.heads, d, s.rope_dims, s.rms_eps, official});
+    });
+}
+
+} // namespace dsv4::gpu

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Compiles the CPU backend's portable path for another processor; nothing is linked or run.
+#
+#   cross_compile.sh COMPILER SOURCE_DIR BUILD_DIR
+set -euo pipefail
+compiler=$1 source=$2 build=$3
+objects=$(mktemp -d "$build/cross_compile.XXXXXX")
+trap 'rm -rf "$objects"' EXIT
+count=0
+for file in "$source"/backends/cpu/*.cpp; do
+    case $file in */kernels_avx* | */kernels_amx*) continue ;; esac # as backends/cpu/CMakeLists.txt does off x86-64
+    "$compiler" -std=c++20 -fPIC -fvisibility=hidden -Wall -Wextra -Werror -I"$source" -I"$source/include" \
+        -DDSV4_CPU_BUILD='"portable"' -c "$file" -o "$objects/$count.o"
+    count=$((count + 1))
+done
+[ $count -gt 0 ] || { echo "no sources in $source/backends/cpu" >&2; exit 1; }
+echo "$count files compiled by $compiler"
