@@ -19,7 +19,7 @@ MODEL = dict(
 # Rows of both kinds hold the same number of tokens per step: 42 x 1536 = 7 x 9216.
 RECIPE = dict(
     seed=1, short_len=1536, short_rows=42, long_len=9216, long_rows=7,
-    seconds=780,                 # training time; the schedule follows the clock so that a slower card still finishes
+    seconds=395,                 # training time; the schedule follows the clock so that a slower card still finishes
     warmup=0.02, decay_from=0.55,
     long_from=0.08, long_share=0.25,
     # Before that CSA layers attend to every entry while the indexer learns to follow. Short: as long as CSA sees everything, 32
@@ -29,4 +29,4 @@ RECIPE = dict(
     lr_muon=6e-3, lr_adam=3e-3, weight_decay=0.02, mtp_weight=0.3, kl_weight=0.5, bias_rate=2e-3, clip=1.0)
 
 # A shorter second stage from the first one's weights: votes too, freer phrasing, everything sparse and quantised.
-STAGE2 = dict(seed=2, seconds=280, warmup=0.04, decay_from=0.35, long_from=0.0, long_share=0.35, sparse_from=0.0, qat_from=0.3, lr_muon=4e-3, lr_adam=2e-3)
+STAGE2 = dict(seed=2, seconds=345, warmup=0.04, decay_from=0.35, long_from=0.0, long_share=0.35, sparse_from=0.0, qat_from=0.3, lr_muon=4e-3, lr_adam=2e-3)
