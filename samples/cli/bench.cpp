@@ -15,7 +15,7 @@ namespace {
 struct BenchArguments {
     ModelArguments model;
     std::string synthetic;
-    uint32_t prompt = 512, decode = 32, batch = 1, repeat = 3;
+    uint32_t prompt = 512, decode = 32, batch = 1, repeat = 3, chunk = 0;
     bool json = false;
 };
 
@@ -78,6 +78,7 @@ void run(const BenchArguments &a) {
     if (a.model.path.empty() == a.synthetic.empty())
         throw CLI::ValidationError("bench", "expected either --model DIR or --synthetic SPEC");
     model_arguments.sessions = a.batch;
+    model_arguments.batch_tokens = a.chunk;
     const uint64_t per_session = (uint64_t{a.prompt} + a.decode + 127) / 128 * 128;
     model_arguments.cache_tokens = std::max<uint64_t>(model_arguments.cache_tokens, per_session * a.batch);
     const auto runtime = open_runtime(a.model.plugins, a.model.quiet);
@@ -162,6 +163,7 @@ void add_bench(CLI::App &app, int &) {
     add_number(*command, "--prompt", a->prompt, "Tokens to prefill");
     add_number(*command, "--decode", a->decode, "Tokens to decode");
     add_number(*command, "--batch", a->batch, "Sessions at once", 1);
+    add_number(*command, "--chunk", a->chunk, "Tokens of one step; 512 otherwise");
     add_number(*command, "--repeat", a->repeat, "Counted runs, after one that is not", 1);
     command->add_flag("--json", a->json, "One JSON object on stdout");
     command->callback([a] { run(*a); });

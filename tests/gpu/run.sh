@@ -140,8 +140,8 @@ fi
 gather
 if [ "$quick" = 0 ]; then
     step "times, flash" 110 "$bin/gpu_bench" --backend cuda --shape flash
-    step "generate, synthetic flash" 90 "$bin/dsv4" bench --synthetic flash:layers=3 \
-        --backend cuda --prompt 2048 --decode 64
+    step "generate, synthetic flash" 110 "$bin/dsv4" bench --synthetic flash:layers=12 \
+        --backend cuda --prompt 2048 --decode 64 --chunk 2048
 fi
 
 echo
