@@ -42,7 +42,7 @@ class UringReader : public DiskReader {
             const Piece &p = slots_[slot] = queue.front();
             queue.pop_front();
             io_uring_prep_read(entry, p.fd, p.to, unsigned(p.length()), p.at);
-            io_uring_sqe_set_data64(entry, slot);
+            entry->user_data = slot; // not io_uring_sqe_set_data64: liburing 2.1 (Ubuntu 22.04) has none
             ++under_way_;
         }
         // Interrupted or short of something: what stays in the ring goes with the next call.
@@ -58,7 +58,7 @@ class UringReader : public DiskReader {
                             -result);
         }
         while (io_uring_peek_cqe(&ring_, &done) == 0) {
-            const auto slot = uint32_t(io_uring_cqe_get_data64(done));
+            const auto slot = uint32_t(done->user_data);
             const int32_t got = done->res;
             io_uring_cqe_seen(&ring_, done);
             --under_way_;

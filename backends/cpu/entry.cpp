@@ -55,7 +55,8 @@ dsv4_status device_open(const dsv4_device_options *given, dsv4_device **out, dsv
                         "is repacked and nothing was written there");
         const Variants all = variants();
         auto device = std::make_unique<dsv4_device>();
-        const Variant &variant = choose(all, std::string(o.variant.data ? o.variant.data : "", o.variant.size));
+        const std::string wanted(o.variant.data ? o.variant.data : "", o.variant.size);
+        const Variant &variant = choose(all, wanted); // a temporary here: -Wdangling-reference of g++ 14
         device->kernels = variant.kernels();
         device->numerics = o.numerics == DSV4_NUMERICS_DEFAULT ? int32_t(DSV4_NUMERICS_NATIVE) : o.numerics;
         device->capabilities =

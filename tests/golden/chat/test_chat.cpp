@@ -105,8 +105,11 @@ TEST_CASE("a conversation sent back extends the tokens that the session holds") 
 
 TEST_CASE("at any temperature, calls parse strictly and fit their schemas") {
     Fixture f;
-    int calls = 0;
-    for (uint64_t seed = 1; seed <= 24; ++seed) {
+    int calls = 0, answers = 24;
+#ifdef DSV4_SANITIZED // the same code runs, many times slower
+    answers = 4;
+#endif
+    for (uint64_t seed = 1; seed <= uint64_t(answers); ++seed) {
         dsv4::GenerateOptions o;
         o.temperature = seed % 2 ? 1.5f : 4.0f;
         o.seed = seed;
@@ -136,7 +139,7 @@ TEST_CASE("at any temperature, calls parse strictly and fit their schemas") {
         const std::string eos = "<\xEF\xBD\x9C" "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>";
         CHECK_NOTHROW(dsv4::parse_completion(completion + eos));  // the released parser's verdict
     }
-    CHECK(calls >= 8);
+    CHECK(calls >= answers / 3);
 }
 
 TEST_CASE("tool choice: none, named, and a name that is not offered") {
