@@ -13,6 +13,7 @@ namespace {
 
 constexpr size_t kMaxLeafMasks = 256;  // per automaton, 16 KiB each at 129,280 tokens
 constexpr size_t kVisitCost = 3;       // of a node visited by a walk; swept: 1
+constexpr size_t kTriedStates = 64, kFoldFrom = 12;  // folding pays where a walk visits this part of the trie
 
 std::unique_ptr<Leaf> leaf(Dfa dfa, bool exits = true) { return std::make_unique<Leaf>(std::move(dfa), exits); }
 
@@ -78,32 +79,47 @@ void Leaf::walk(const Vocabulary &vocabulary, const TokenSlice &slice, int32_t s
     }
 }
 
-std::shared_ptr<LeafMask> Leaf::make(const Vocabulary &vocabulary, int32_t state) const {
-    auto made = std::make_shared<LeafMask>();
-    struct Part {
-        const TokenBranch *branch;
-        const TokenSlice *slice;
-        SliceUse use;
-        int32_t state;
-    };
-    std::array<Part, 2> parts;
-    size_t n = 0, nodes = 0;
+Leaf::Parts Leaf::parts(const Vocabulary &vocabulary, int32_t state) const {
+    Parts out;
     for (const bool spaced : {false, true}) {
         const int32_t from = spaced ? dfa.next(state, ' ') : state;
         if (from < 0) continue;
         const SliceUse use = uses_.states[static_cast<size_t>(from)];
         const TokenBranch &branch = vocabulary.branch(spaced);
-        parts[n++] = {&branch, &branch.slices[use.slice], use, from};
-        nodes += branch.slices[use.slice].rest.size();
+        out.all[out.n++] = {&branch, &branch.slices[use.slice], use, from};
+        out.nodes += branch.slices[use.slice].rest.size();
     }
+    return out;
+}
+
+bool Leaf::visits_more(const Parts &parts, size_t most) const {
+    if (parts.nodes <= most) return false;
+    size_t visits = 0;
+    for (size_t i = 0; i < parts.n; ++i) visits += parts.all[i].slice->sample.visits(dfa, parts.all[i].state);
+    return visits > most;
+}
+
+bool Leaf::prepare(const Vocabulary &vocabulary) {
     const Sweep &sweep = vocabulary.sweep();
-    if (nodes * kVisitCost > sweep.nodes()) {
-        size_t visits = 0;
-        for (size_t i = 0; i < n; ++i) visits += parts[i].slice->sample.visits(dfa, parts[i].state);
-        if (visits * kVisitCost > sweep.nodes()) {
-            made->inside = sweep.tokens(dfa, state, exits_ ? &made->exits : nullptr);
-            return made;
-        }
+    // Some states, in an order that no regularity of theirs follows.
+    const size_t n = dfa.size(), tries = std::min(n, kTriedStates);
+    for (size_t i = 0; i < tries; ++i) {
+        const size_t state = tries == n ? i : (static_cast<size_t>(dfa.start) + i * 2654435761u) % n;
+        if (!visits_more(parts(vocabulary, static_cast<int32_t>(state)), sweep.nodes() / kFoldFrom)) continue;
+        folded_ = FoldedTrie::make(sweep, dfa, sweep.nodes() / 2);
+        break;
+    }
+    return folded_ != nullptr;
+}
+
+std::shared_ptr<LeafMask> Leaf::make(const Vocabulary &vocabulary, int32_t state) const {
+    auto made = std::make_shared<LeafMask>();
+    const auto [parts, n, nodes] = this->parts(vocabulary, state);
+    const Sweep &sweep = vocabulary.sweep();
+    if (visits_more({parts, n, nodes}, (folded_ ? folded_->nodes() * 2 : sweep.nodes()) / kVisitCost)) {
+        std::vector<uint32_t> *const exits = exits_ ? &made->exits : nullptr;
+        made->inside = folded_ ? folded_->tokens(dfa, state, exits) : sweep.tokens(dfa, state, exits);
+        return made;
     }
     const size_t spare = vocabulary.words() * 64;
     made->inside.assign(vocabulary.words() + 1, 0);

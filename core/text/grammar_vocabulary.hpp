@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/text/grammar_dfa.hpp"
+#include "core/text/grammar_folded.hpp"
 #include "core/text/grammar_slices.hpp"
 #include "core/text/grammar_sweep.hpp"
 
@@ -39,13 +40,31 @@ public:
     explicit Leaf(Dfa automaton, bool exits = true)
         : dfa(std::move(automaton)), exits_(exits), uses_(slice_uses(dfa, exits)) {}
     std::shared_ptr<const LeafMask> mask(const Vocabulary &vocabulary, int32_t state) const;
+    /// Folds the vocabulary's trie where some states' masks would take long without; before the leaf is shared. False
+    /// where it is not needed or would not help.
+    bool prepare(const Vocabulary &vocabulary);
     const Dfa dfa;
 
 private:
+    /// What a mask takes on one of the trie's branches.
+    struct Part {
+        const TokenBranch *branch;
+        const TokenSlice *slice;
+        SliceUse use;
+        int32_t state;
+    };
+    struct Parts {
+        std::array<Part, 2> all;
+        size_t n = 0, nodes = 0;  // to walk at most
+    };
+    Parts parts(const Vocabulary &vocabulary, int32_t state) const;
+    /// Whether walking them would visit more than so many nodes.
+    bool visits_more(const Parts &parts, size_t most) const;
     std::shared_ptr<LeafMask> make(const Vocabulary &vocabulary, int32_t state) const;
     void walk(const Vocabulary &vocabulary, const TokenSlice &slice, int32_t state, size_t spare, LeafMask &made) const;
     const bool exits_;
     const SliceUses uses_;
+    std::unique_ptr<const FoldedTrie> folded_;
     mutable std::mutex mutex_;
     mutable std::unordered_map<int32_t, std::shared_ptr<const LeafMask>> masks_;
 };
