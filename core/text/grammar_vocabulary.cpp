@@ -11,7 +11,6 @@
 namespace dsv4 {
 namespace {
 
-constexpr size_t kMaxLeafMasks = 256;  // per automaton, 16 KiB each at 129,280 tokens
 constexpr size_t kVisitCost = 3;       // of a node visited by a walk; swept: 1
 constexpr size_t kTriedStates = 64, kFoldFrom = 12;  // folding pays where a walk visits this part of the trie
 
@@ -46,13 +45,11 @@ std::vector<std::string> control_texts() {
 std::shared_ptr<const LeafMask> Leaf::mask(const Vocabulary &vocabulary, int32_t state) const {
     {
         const std::lock_guard lock(mutex_);
-        const auto found = masks_.find(state);
-        if (found != masks_.end()) return found->second;
+        if (const auto *const found = masks_.find(state)) return *found;
     }
     std::shared_ptr<const LeafMask> made = make(vocabulary, state);
     const std::lock_guard lock(mutex_);
-    if (masks_.size() >= kMaxLeafMasks) masks_.clear();  // users keep theirs alive
-    return masks_.emplace(state, std::move(made)).first->second;
+    return masks_.put(state, std::move(made));  // users keep theirs alive
 }
 
 /// Adds what the automaton survives from `state`, at the root of the slice's rest. The mask has a spare bit at `spare`.
@@ -106,7 +103,7 @@ bool Leaf::prepare(const Vocabulary &vocabulary) {
     for (size_t i = 0; i < tries; ++i) {
         const size_t state = tries == n ? i : (static_cast<size_t>(dfa.start) + i * 2654435761u) % n;
         if (!visits_more(parts(vocabulary, static_cast<int32_t>(state)), sweep.nodes() / kFoldFrom)) continue;
-        folded_ = FoldedTrie::make(sweep, dfa, sweep.nodes() / 2);
+        folded_ = FoldedTrie::make(sweep, dfa);
         break;
     }
     return folded_ != nullptr;
@@ -116,7 +113,7 @@ std::shared_ptr<LeafMask> Leaf::make(const Vocabulary &vocabulary, int32_t state
     auto made = std::make_shared<LeafMask>();
     const auto [parts, n, nodes] = this->parts(vocabulary, state);
     const Sweep &sweep = vocabulary.sweep();
-    if (visits_more({parts, n, nodes}, (folded_ ? folded_->nodes() * 2 : sweep.nodes()) / kVisitCost)) {
+    if (visits_more({parts, n, nodes}, (folded_ ? folded_->cost() : sweep.nodes()) / kVisitCost)) {
         std::vector<uint32_t> *const exits = exits_ ? &made->exits : nullptr;
         made->inside = folded_ ? folded_->tokens(dfa, state, exits) : sweep.tokens(dfa, state, exits);
         return made;

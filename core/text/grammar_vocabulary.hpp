@@ -5,9 +5,9 @@
 #include <memory>
 #include <mutex>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
+#include "core/text/grammar_bounded.hpp"
 #include "core/text/grammar_dfa.hpp"
 #include "core/text/grammar_folded.hpp"
 #include "core/text/grammar_slices.hpp"
@@ -46,6 +46,7 @@ public:
     const Dfa dfa;
 
 private:
+    static constexpr size_t kMostMasks = 256;  // 16 KiB each at 129,280 tokens
     /// What a mask takes on one of the trie's branches.
     struct Part {
         const TokenBranch *branch;
@@ -66,7 +67,7 @@ private:
     const SliceUses uses_;
     std::unique_ptr<const FoldedTrie> folded_;
     mutable std::mutex mutex_;
-    mutable std::unordered_map<int32_t, std::shared_ptr<const LeafMask>> masks_;
+    mutable BoundedMap<int32_t, std::shared_ptr<const LeafMask>> masks_{kMostMasks};
 };
 
 /// The languages that every constraint shares; their masks are kept with the vocabulary.
