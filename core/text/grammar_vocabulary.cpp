@@ -11,7 +11,7 @@
 namespace dsv4 {
 namespace {
 
-constexpr size_t kVisitCost = 3;       // of a node visited by a walk; swept: 1
+constexpr size_t kVisitCost = 4;       // of a node visited by a walk; swept: 1
 constexpr size_t kTriedStates = 64, kFoldFrom = 12;  // folding pays where a walk visits this part of the trie
 
 std::unique_ptr<Leaf> leaf(Dfa dfa, bool exits = true) { return std::make_unique<Leaf>(std::move(dfa), exits); }
