@@ -256,12 +256,14 @@ void FoldedTrie::keep(const std::vector<uint32_t> &nodes_of_tokens) {
         crowd_of[k] = crowds_.size();
         crowds_.push_back({k, TokenMask(tokens / 64, 0)});
     }
-    listed_.assign(tokens / 64, 0);
+    all_.assign(tokens / 64, 0);
+    listed_ = all_;
     tokens_.resize(begin_.back());
     std::vector<uint32_t> next = begin_;
     for (uint32_t t = 0; t < tokens; ++t) {
         const uint32_t node = nodes_of_tokens[t];
         if (node == kDead) continue;
+        mask_set(all_, t);
         if (crowd_of[node] != SIZE_MAX) {
             mask_set(crowds_[crowd_of[node]].tokens, t);
         } else {
@@ -282,17 +284,20 @@ TokenMask FoldedTrie::tokens(const Dfa &dfa, int32_t state, std::vector<uint32_t
     if (exits)
         for (const Exit &exit : exits_)
             if (at[exit.node] >= dfa.first_accepting) exits->push_back(exit.full);
-    size_t alive = 0;
+    // From all to what lives or from nothing, whichever takes less writing; crowds and listed tokens each by themselves.
+    size_t alive = 0, crowds = 0;
     for (size_t k = kRoot; k < n; ++k) alive += at[k] >= 0 ? begin_[k + 1] - begin_[k] : 0;
-    // Whichever are fewer are written one by one.
-    const bool most = alive * 2 > tokens_.size();
-    TokenMask out = most ? listed_ : TokenMask(listed_.size(), 0);
+    for (const Crowd &crowd : crowds_) crowds += at[crowd.node] >= 0;
+    const bool most = alive * 2 > tokens_.size(), most_crowds = crowds * 2 > crowds_.size();
+    TokenMask out = most_crowds ? all_ : most ? listed_ : TokenMask(listed_.size(), 0);
+    if (most_crowds && !most)
+        for (size_t w = 0; w < out.size(); ++w) out[w] ^= listed_[w];
     for (size_t k = kRoot; k < n; ++k)
         if ((at[k] >= 0) != most)
             for (uint32_t i = begin_[k]; i < begin_[k + 1]; ++i) out[tokens_[i] >> 6] ^= uint64_t{1} << (tokens_[i] & 63);
     for (const Crowd &crowd : crowds_)
-        if (at[crowd.node] >= 0)
-            for (size_t w = 0; w < out.size(); ++w) out[w] |= crowd.tokens[w];
+        if ((at[crowd.node] >= 0) != most_crowds)
+            for (size_t w = 0; w < out.size(); ++w) out[w] ^= crowd.tokens[w];
     return out;
 }
 

@@ -41,7 +41,7 @@ private:
     std::vector<uint32_t> begin_;     // [nodes + 1] where the node's tokens are
     std::vector<uint32_t> tokens_;    // but for crowds
     std::vector<Crowd> crowds_;       // nodes of so many tokens that a mask is smaller
-    TokenMask listed_;                // tokens_ as a mask
+    TokenMask all_, listed_;          // with crowds, and tokens_ alone
 };
 
 }  // namespace dsv4
