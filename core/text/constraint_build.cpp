@@ -11,7 +11,7 @@ using Choice = ConstraintOptions::ToolChoice;
 
 /// Automata of a constraint with a folded vocabulary: each takes a millisecond or two and half a megabyte. Others' masks
 /// may take a sweep.
-constexpr size_t kMostFolded = 32;
+constexpr size_t kMostFolded = 64;
 
 struct Builder {
     Grammar &grammar;
