@@ -114,9 +114,9 @@ size_t scan_value(std::string_view s, size_t i, size_t max_depth, JsonVerdict &v
                 continue;
             }
             if (c == '"') i = scan_string(s, i);
+            else if ((c == '-') | is_digit(c)) i = scan_number(s, i);
             else if (s.substr(i, 4) == "true" || s.substr(i, 4) == "null") i += 4;
-            else if (s.substr(i, 5) == "false") i += 5;
-            else i = scan_number(s, i);
+            else i = s.substr(i, 5) == "false" ? i + 5 : npos;
             if (i == npos) return npos;
             if (objects.empty()) return i;
             want_value = false;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <numeric>
+#include <span>
 
 #include "core/error.hpp"
 #include "core/text/dsml_strict.hpp"
@@ -12,7 +13,8 @@ namespace dsv4 {
 namespace {
 
 constexpr size_t kVisitCost = 4;       // of a node visited by a walk; swept: 1
-constexpr size_t kTriedStates = 64, kFoldFrom = 12;  // folding pays where a walk visits this part of the trie
+constexpr size_t kTriedStates = 32;
+constexpr size_t kFoldFrom = 12;       // folding pays where a walk visits this part of the trie
 
 std::unique_ptr<Leaf> leaf(Dfa dfa, bool exits = true) { return std::make_unique<Leaf>(std::move(dfa), exits); }
 
@@ -40,6 +42,15 @@ std::array<TokenBranch, 2> split(const std::vector<TrieNode> &trie, uint32_t roo
 std::vector<std::string> control_texts() {
     return {std::string(kBosText), std::string(kEosText), std::string(kThinkBegin), std::string(kThinkEnd),
             std::string(kDsmlToken)};
+}
+
+const Dfa &plain_keys() {
+    static const Dfa keys = [] {
+        std::string reason;
+        return intersect(*pattern_text("^[^\"\\\\\\u0000-\\u001f]{1,64}$", TextForm::raw, reason),
+                         dfa_avoiding(control_texts()), "key");
+    }();
+    return keys;
 }
 
 std::shared_ptr<const LeafMask> Leaf::mask(const Vocabulary &vocabulary, int32_t state) const {
@@ -111,28 +122,29 @@ bool Leaf::prepare(const Vocabulary &vocabulary) {
 
 std::shared_ptr<LeafMask> Leaf::make(const Vocabulary &vocabulary, int32_t state) const {
     auto made = std::make_shared<LeafMask>();
-    const auto [parts, n, nodes] = this->parts(vocabulary, state);
+    const Parts parts = this->parts(vocabulary, state);
     const Sweep &sweep = vocabulary.sweep();
-    if (visits_more({parts, n, nodes}, (folded_ ? folded_->cost() : sweep.nodes()) / kVisitCost)) {
+    if (visits_more(parts, (folded_ ? folded_->cost() : sweep.nodes()) / kVisitCost)) {
         std::vector<uint32_t> *const exits = exits_ ? &made->exits : nullptr;
         made->inside = folded_ ? folded_->tokens(dfa, state, exits) : sweep.tokens(dfa, state, exits);
         return made;
     }
+    const std::span<const Part> used(parts.all.data(), parts.n);
     const size_t spare = vocabulary.words() * 64;
     made->inside.assign(vocabulary.words() + 1, 0);
-    for (size_t i = 0; i < n; ++i) parts[i].slice->allow(made->inside, parts[i].use.characters);
-    for (size_t i = 0; i < n; ++i) {
-        const PlainBytes &without = uses_.sets[parts[i].use.without];
+    for (const Part &part : used) part.slice->allow(made->inside, part.use.characters);
+    for (const Part &part : used) {
+        const PlainBytes &without = uses_.sets[part.use.without];
         for (size_t b = 0; without.any() && b < without.size(); ++b) {
             if (!without[b]) continue;
-            const TokenMask &containing = parts[i].branch->containing[b];
+            const TokenMask &containing = part.branch->containing[b];
             for (size_t w = 0; w < containing.size(); ++w) made->inside[w] &= ~containing[w];
         }
     }
-    for (size_t i = 0; i < n; ++i) walk(vocabulary, *parts[i].slice, parts[i].state, spare, *made);
-    if (const uint32_t space = vocabulary.space(); n == 2) {
+    for (const Part &part : used) walk(vocabulary, *part.slice, part.state, spare, *made);
+    if (const uint32_t space = vocabulary.space(); parts.n == 2) {
         vocabulary.allow(made->inside, vocabulary.trie()[space]);
-        if (exits_ && parts[1].state >= dfa.first_accepting && vocabulary.trie()[space].end > space + 1)
+        if (exits_ && parts.all[1].state >= dfa.first_accepting && vocabulary.trie()[space].end > space + 1)
             made->exits.push_back(space);
     }
     made->inside.pop_back();
@@ -193,6 +205,7 @@ Vocabulary::Vocabulary(VocabularySource source) : source_(std::move(source)) {
     for (const auto &avoided : {marker, all})
         common_.push_back(leaf(dfa_followed_by(
             intersect(any_text(TextForm::json), dfa_avoiding(avoided), "text"), "\"", "text")));
+    common_.push_back(leaf(dfa_followed_by(plain_keys(), "\"", "key")));
 }
 
 }  // namespace dsv4

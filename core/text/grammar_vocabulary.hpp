@@ -78,6 +78,7 @@ enum class CommonText {
     value,         ///< a raw parameter, ending in "</"
     json_string,   ///< a JSON string from after its opening quote to its closing one, without the marker's text
     json_content_string,  ///< the same without any control token's text
+    key,           ///< an undeclared property's name and its closing quote, see plain_keys()
     count
 };
 
@@ -122,5 +123,7 @@ private:
 
 /// Texts that must not be spelled out in content: the strict parser refuses or misreads them.
 std::vector<std::string> control_texts();
+/// Names that undeclared properties may have: 1 to 64 characters that JSON need not escape; no control token's text.
+const Dfa &plain_keys();
 
 }  // namespace dsv4
