@@ -206,6 +206,9 @@ Vocabulary::Vocabulary(VocabularySource source) : source_(std::move(source)) {
         common_.push_back(leaf(dfa_followed_by(
             intersect(any_text(TextForm::json), dfa_avoiding(avoided), "text"), "\"", "text")));
     common_.push_back(leaf(dfa_followed_by(plain_keys(), "\"", "key")));
+    std::string reason;
+    common_.push_back(leaf(*pattern_text("^(?: |\\n[ \\t]{0,24})?$", TextForm::raw, reason)));
+    common_.push_back(leaf(number_text(NumberRange{}, "number")));
 }
 
 }  // namespace dsv4

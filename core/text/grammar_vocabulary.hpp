@@ -79,6 +79,8 @@ enum class CommonText {
     json_string,   ///< a JSON string from after its opening quote to its closing one, without the marker's text
     json_content_string,  ///< the same without any control token's text
     key,           ///< an undeclared property's name and its closing quote, see plain_keys()
+    space,         ///< nothing, a space, or a line break and up to 24 spaces or tabs
+    number,        ///< any number
     count
 };
 

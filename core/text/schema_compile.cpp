@@ -284,21 +284,15 @@ uint32_t SchemaCompiler::number(const SchemaJson &schema, bool integer, const st
     if (schema.contains("multipleOf") && !(integer && schema["multipleOf"].number() == 1)) report(path, "multipleOf");
     if (range.low && range.high && compare_decimals(*range.low, *range.high) > 0)
         invalid(path, "minimum is greater than maximum");
-    if (!range.low && !range.high && !integer) {
-        static const Dfa any = number_text(NumberRange{}, "number");
-        return grammar_.leaf(any, grammar_.end());
-    }
+    if (!range.low && !range.high && !integer)
+        return grammar_.leaf(vocabulary_.common(CommonText::number), grammar_.end());
     return grammar_.leaf(number_text(range, path), grammar_.end());
 }
 
 // ---- arrays and objects
 
 uint32_t SchemaCompiler::space(uint32_t next) {
-    static const Dfa dfa = [] {
-        std::string reason;
-        return *pattern_text("^(?: |\\n[ \\t]{0,24})?$", TextForm::raw, reason);
-    }();
-    return grammar_.leaf(dfa, next);
+    return grammar_.leaf(vocabulary_.common(CommonText::space), next);
 }
 
 uint32_t SchemaCompiler::close_with(char bracket, bool spaced) {
