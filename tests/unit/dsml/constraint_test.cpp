@@ -422,7 +422,14 @@ TEST_CASE("a sweep and a folded trie give what a walk gives") {
             const Dfa counted = intersect(dfa, dfa_counted(any_text(TextForm::raw), 0, 400, "test"), "test");
             CHECK(check_whole(v, dfa_followed_by(counted, "</", "test"), 97) < most);
         }
-    // Some words do nothing at all; all bytes are told apart; more types of states than are counted.
+    // One letter does nothing, any other byte goes a step towards the end; all words do nothing at all; all bytes are told apart; more types of states than are counted.
+    Nfa line;
+    for (uint32_t i = 0; i < 9; ++i) line.edge(line.state(), 'q', 'q', i);
+    for (uint32_t i = 0; i < 8; ++i) {
+        line.edge(i, 0, 'q' - 1, i + 1);
+        line.edge(i, 'q' + 1, 255, i + 1);
+    }
+    CHECK(check_whole(v, line.determinize(0, 8, "test"), 1) == 10);
     Nfa any;
     const uint32_t only = any.state();
     any.edge(only, 0, 255, only);
