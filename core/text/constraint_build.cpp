@@ -9,8 +9,8 @@ namespace {
 
 using Choice = ConstraintOptions::ToolChoice;
 
-/// Automata of a constraint with a folded vocabulary: each takes a millisecond or two and half a megabyte. Others' masks
-/// may take a sweep.
+/// Automata of a constraint with a folded vocabulary: each takes some milliseconds and up to half a megabyte. Without it a
+/// mask may take a sweep.
 constexpr size_t kMostFolded = 64;
 
 struct Builder {
