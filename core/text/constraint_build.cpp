@@ -9,6 +9,10 @@ namespace {
 
 using Choice = ConstraintOptions::ToolChoice;
 
+/// Automata of a constraint with a folded vocabulary: each takes some milliseconds and up to half a megabyte. Without it a
+/// mask may take a sweep.
+constexpr size_t kMostFolded = 64;
+
 struct Builder {
     Grammar &grammar;
     const Vocabulary &vocabulary;
@@ -109,6 +113,9 @@ std::shared_ptr<const Constraint> Constraint::compile(std::shared_ptr<const Voca
     }
     grammar.root = root;
     if (!grammar.finish()) throw Error(DSV4_E_INVALID, "constraint: no finite completion satisfies the schemas");
+    size_t folded = 0;
+    for (const std::unique_ptr<Leaf> &leaf : grammar.owned)
+        if (folded < kMostFolded) folded += leaf->prepare(*vocabulary);
     return out;
 }
 

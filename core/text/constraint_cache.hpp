@@ -1,11 +1,11 @@
-// Masks by state, bounded: when full, everything goes and the next states fill it anew.
+// Masks by state.
 #pragma once
 #include <memory>
 #include <mutex>
 #include <string>
-#include <unordered_map>
 
 #include "core/text/constraint_state.hpp"
+#include "core/text/grammar_bounded.hpp"
 
 namespace dsv4 {
 
@@ -15,18 +15,17 @@ struct Constraint::MaskCache {
 
     std::shared_ptr<const TokenMask> find(const std::string &key) const {
         const std::lock_guard lock(mutex);
-        const auto found = masks.find(key);
-        return found == masks.end() ? nullptr : found->second;
+        const auto *const found = masks.find(key);
+        return found ? *found : nullptr;
     }
     void put(const std::string &key, std::shared_ptr<const TokenMask> mask) {
         if (key.size() > kLongestKey) return;
         const std::lock_guard lock(mutex);
-        if (masks.size() >= kMost) masks.clear();
-        masks.emplace(key, std::move(mask));
+        masks.put(key, std::move(mask));
     }
 
     mutable std::mutex mutex;
-    std::unordered_map<std::string, std::shared_ptr<const TokenMask>> masks;
+    BoundedMap<std::string, std::shared_ptr<const TokenMask>> masks{kMost};
 };
 
 }  // namespace dsv4

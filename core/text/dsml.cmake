@@ -8,6 +8,7 @@ add_library(dsv4_grammar STATIC
   ${CMAKE_CURRENT_LIST_DIR}/dsml_emit.cpp
   ${CMAKE_CURRENT_LIST_DIR}/grammar_dfa.cpp
   ${CMAKE_CURRENT_LIST_DIR}/grammar_regex.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/grammar_folded.cpp
   ${CMAKE_CURRENT_LIST_DIR}/grammar_number.cpp
   ${CMAKE_CURRENT_LIST_DIR}/grammar_slices.cpp
   ${CMAKE_CURRENT_LIST_DIR}/grammar_sweep.cpp

@@ -12,6 +12,7 @@ using Kind = DsmlEvent::Kind;
 
 namespace {
 constexpr size_t kMaxShadow = 1u << 20;  // bytes; a longer quoted block is not recovered
+constexpr size_t kMostRoom = 256;        // bytes of a new event
 }
 
 void DsmlStreamParser::emit(Kind kind, std::string_view text) {
@@ -23,7 +24,15 @@ void DsmlStreamParser::emit(Kind kind, std::string_view text) {
         out_->back().text += text;
         return;
     }
-    out_->push_back({kind, false, 0, call, std::string(text)});
+    begin_event(kind, call, text);
+}
+
+/// With room for what may join it: growing step by step would cost a small piece more than reading it.
+void DsmlStreamParser::begin_event(Kind kind, uint32_t call, std::string_view text) {
+    std::string made;
+    made.reserve(text.size() + std::min(rest().size(), kMostRoom));
+    made += text;
+    out_->push_back({kind, false, 0, call, std::move(made)});
 }
 
 void DsmlStreamParser::discard(std::string_view text) {
@@ -195,7 +204,7 @@ void DsmlStreamParser::value_text(std::string_view text) {
 void DsmlStreamParser::emit_escaped(std::string_view text) {
     if (text.empty()) return;
     if (out_->empty() || out_->back().kind != Kind::arguments || out_->back().call != calls_ - 1)
-        out_->push_back({Kind::arguments, false, 0, calls_ - 1, {}});
+        begin_event(Kind::arguments, calls_ - 1, {});
     append_json_escaped(out_->back().text, text);
 }
 

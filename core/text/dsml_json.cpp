@@ -1,5 +1,7 @@
 #include "core/text/dsml_json.hpp"
 
+#include <array>
+#include <bit>
 #include <cstdint>
 #include <cstring>
 
@@ -32,7 +34,10 @@ size_t skip_unescaped(std::string_view s, size_t i) {
         uint64_t word;
         std::memcpy(&word, s.data() + i, 8);
         const uint64_t below_space = (word - ones * 0x20) & ~word & tops;
-        if (below_space | zero(word ^ (ones * '"')) | zero(word ^ (ones * '\\'))) break;
+        const uint64_t found = below_space | zero(word ^ (ones * '"')) | zero(word ^ (ones * '\\'));
+        if (!found) continue;
+        if constexpr (std::endian::native == std::endian::little) return i + static_cast<size_t>(std::countr_zero(found)) / 8;
+        break;
     }
     for (; i < s.size(); ++i) {
         const auto c = static_cast<unsigned char>(s[i]);
@@ -109,9 +114,9 @@ size_t scan_value(std::string_view s, size_t i, size_t max_depth, JsonVerdict &v
                 continue;
             }
             if (c == '"') i = scan_string(s, i);
+            else if ((c == '-') | is_digit(c)) i = scan_number(s, i);
             else if (s.substr(i, 4) == "true" || s.substr(i, 4) == "null") i += 4;
-            else if (s.substr(i, 5) == "false") i += 5;
-            else i = scan_number(s, i);
+            else i = s.substr(i, 5) == "false" ? i + 5 : npos;
             if (i == npos) return npos;
             if (objects.empty()) return i;
             want_value = false;
@@ -238,28 +243,51 @@ size_t skip_ascii(std::string_view s, size_t i) {
 
 }  // namespace
 
-void append_json_escaped(std::string &out, std::string_view text) {
+namespace {
+
+/// Writes what a JSON string has for a byte that it must escape.
+char *write_escape(char *to, unsigned char c) {
     static constexpr char hex[] = "0123456789abcdef";
-    size_t plain = 0;
-    for (size_t i = skip_unescaped(text, 0); i < text.size(); i = skip_unescaped(text, i + 1)) {
-        const auto c = static_cast<unsigned char>(text[i]);
-        out.append(text, plain, i - plain);
-        plain = i + 1;
-        switch (c) {
-        case '"': out += "\\\""; break;
-        case '\\': out += "\\\\"; break;
-        case '\b': out += "\\b"; break;
-        case '\f': out += "\\f"; break;
-        case '\n': out += "\\n"; break;
-        case '\r': out += "\\r"; break;
-        case '\t': out += "\\t"; break;
-        default:
-            out += "\\u00";
-            out += hex[c >> 4];
-            out += hex[c & 15];
-        }
+    *to++ = '\\';
+    switch (c) {
+    case '"':
+    case '\\': *to++ = static_cast<char>(c); break;
+    case '\b': *to++ = 'b'; break;
+    case '\f': *to++ = 'f'; break;
+    case '\n': *to++ = 'n'; break;
+    case '\r': *to++ = 'r'; break;
+    case '\t': *to++ = 't'; break;
+    default:
+        for (const char d : {'u', '0', '0', hex[c >> 4], hex[c & 15]}) *to++ = d;
     }
-    out.append(text, plain, text.size() - plain);
+    return to;
+}
+
+}  // namespace
+
+void append_json_escaped(std::string &out, std::string_view text) {
+    // Source code has something to escape every few bytes: short runs are put together here before they are appended.
+    constexpr size_t kShort = 64, kEscape = 6;
+    std::array<char, 4 * (kShort + kEscape)> made;
+    char *to = made.data(), *const full = made.data() + made.size() - (kShort + kEscape);
+    const auto flush = [&] {
+        out.append(made.data(), static_cast<size_t>(to - made.data()));
+        to = made.data();
+    };
+    for (size_t i = 0; i < text.size();) {
+        const size_t end = skip_unescaped(text, i);
+        if (end - i > kShort) {
+            flush();
+            out.append(text, i, end - i);
+        } else {
+            std::memcpy(to, text.data() + i, end - i);
+            to += end - i;
+        }
+        if (end < text.size()) to = write_escape(to, static_cast<unsigned char>(text[end]));
+        if (to > full) flush();
+        i = end + 1;
+    }
+    flush();
 }
 
 void append_json_string(std::string &out, std::string_view text) {

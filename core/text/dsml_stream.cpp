@@ -452,38 +452,40 @@ bool DsmlStreamParser::ends_value(const DsmlTag &tag) const {
 
 bool DsmlStreamParser::step_value(bool final) {
     const std::string_view s = rest();
-    const void *found = std::memchr(s.data(), '<', s.size());
-    const size_t i = found ? static_cast<size_t>(static_cast<const char *>(found) - s.data()) : s.size();
+    DsmlTag tag;
+    TagScan scan = TagScan::text;
+    size_t i = 0;
+    for (; i < s.size(); ++i) {
+        const void *const found = std::memchr(s.data() + i, '<', s.size() - i);
+        i = found ? static_cast<size_t>(static_cast<const char *>(found) - s.data()) : s.size();
+        if (i == s.size()) break;
+        scan = scan_dsml_tag(s.substr(i), final, tag);
+        if (scan == TagScan::more || (scan == TagScan::cut && tag.mark != Mark::none) || (scan == TagScan::tag && ends_value(tag)))
+            break;
+    }
     if (i) {
         value_text(s.substr(0, i));
         at_ += i;
-        return true;
     }
-    DsmlTag tag;
-    const TagScan scan = scan_dsml_tag(s, final, tag);
+    if (i == s.size()) return false;
     if (scan == TagScan::more) return false;
     if (scan == TagScan::cut && tag.mark != Mark::none) {
         if (tag.closing) {  // whatever it closes, the value was over
             end_parameter();
             state_ = State::body;
         }
-        discard(s);
+        discard(s.substr(i));
         at_ = buffer_.size();
         return false;
     }
-    if (scan == TagScan::tag && ends_value(tag)) {
-        if (tag.closing && (tag.word == Word::parameter || tag.word == Word::other)) {
-            if (!tag.exact_spelling) call_flags_ |= kDsmlMisspelt;
-            at_ += tag.length;
-        } else {
-            call_flags_ |= kDsmlMissingParameterEnd;  // step_body reads the tag
-        }
-        end_parameter();
-        state_ = State::body;
-        return true;
+    if (tag.closing && (tag.word == Word::parameter || tag.word == Word::other)) {
+        if (!tag.exact_spelling) call_flags_ |= kDsmlMisspelt;
+        at_ += tag.length;
+    } else {
+        call_flags_ |= kDsmlMissingParameterEnd;  // step_body reads the tag
     }
-    value_text("<");
-    ++at_;
+    end_parameter();
+    state_ = State::body;
     return true;
 }
 

@@ -135,6 +135,15 @@ TagScan scan_attributes(Cursor &in, DsmlTag &tag) {
     return TagScan::tag;
 }
 
+/// Whether a tag may have this after its '<': its slash, marker, or a word's first letter. Most texts' '<' have not.
+bool may_begin(char c) {
+    switch (c) {
+    case '/': case '|': case kWideBar.front(): case 'D':  // DSML without bars before it
+    case 't': case 'f': case 'i': case 'p': return true;  // the words that classify knows
+    default: return false;
+    }
+}
+
 TagScan scan(Cursor &in, DsmlTag &tag) {
     if (in.done()) return TagScan::more;
     if (in.text[in.at] == '/') {
@@ -194,6 +203,7 @@ TagScan scan(Cursor &in, DsmlTag &tag) {
 
 TagScan scan_dsml_tag(std::string_view text, bool final, DsmlTag &tag) {
     tag = DsmlTag{};
+    if (text.size() > 1 && !may_begin(text[1])) return TagScan::text;
     Cursor in{text.substr(0, kMaxDsmlTag), 1};
     const TagScan result = scan(in, tag);
     if (result != TagScan::more) return result;

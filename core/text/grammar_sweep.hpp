@@ -19,6 +19,12 @@ public:
     Sweep(const std::vector<TrieNode> &trie, const std::vector<int32_t> &same, size_t tokens);
 
     size_t nodes() const { return byte_.size(); }
+    uint8_t byte(size_t k) const { return byte_[k]; }
+    uint32_t parent(size_t k) const { return parent_[k]; }
+    uint32_t full(size_t k) const { return full_[k]; }  ///< position in the trie
+    bool inner(size_t k) const { return inner_[k]; }
+    /// [tokens, up to whole words] where each stands here, 0 when it has no node.
+    const std::vector<uint32_t> &nodes_of_tokens() const { return node_; }
     /// Tokens that the automaton survives from `state`; where `exits` is not null also the nodes of the trie, with
     /// children, at which it accepts.
     TokenMask tokens(const Dfa &dfa, int32_t state, std::vector<uint32_t> *exits) const;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <numeric>
+#include <span>
 
 #include "core/error.hpp"
 #include "core/text/dsml_strict.hpp"
@@ -11,8 +12,9 @@
 namespace dsv4 {
 namespace {
 
-constexpr size_t kMaxLeafMasks = 256;  // per automaton, 16 KiB each at 129,280 tokens
-constexpr size_t kVisitCost = 3;       // of a node visited by a walk; swept: 1
+constexpr size_t kVisitCost = 4;       // of a node visited by a walk; swept: 1
+constexpr size_t kTriedStates = 32;
+constexpr size_t kFoldFrom = 12;       // folding pays where a walk visits this part of the trie
 
 std::unique_ptr<Leaf> leaf(Dfa dfa, bool exits = true) { return std::make_unique<Leaf>(std::move(dfa), exits); }
 
@@ -42,16 +44,23 @@ std::vector<std::string> control_texts() {
             std::string(kDsmlToken)};
 }
 
+const Dfa &plain_keys() {
+    static const Dfa keys = [] {
+        std::string reason;
+        return intersect(*pattern_text("^[^\"\\\\\\u0000-\\u001f]{1,64}$", TextForm::raw, reason),
+                         dfa_avoiding(control_texts()), "key");
+    }();
+    return keys;
+}
+
 std::shared_ptr<const LeafMask> Leaf::mask(const Vocabulary &vocabulary, int32_t state) const {
     {
         const std::lock_guard lock(mutex_);
-        const auto found = masks_.find(state);
-        if (found != masks_.end()) return found->second;
+        if (const auto *const found = masks_.find(state)) return *found;
     }
     std::shared_ptr<const LeafMask> made = make(vocabulary, state);
     const std::lock_guard lock(mutex_);
-    if (masks_.size() >= kMaxLeafMasks) masks_.clear();  // users keep theirs alive
-    return masks_.emplace(state, std::move(made)).first->second;
+    return masks_.put(state, std::move(made));  // users keep theirs alive
 }
 
 /// Adds what the automaton survives from `state`, at the root of the slice's rest. The mask has a spare bit at `spare`.
@@ -78,48 +87,64 @@ void Leaf::walk(const Vocabulary &vocabulary, const TokenSlice &slice, int32_t s
     }
 }
 
-std::shared_ptr<LeafMask> Leaf::make(const Vocabulary &vocabulary, int32_t state) const {
-    auto made = std::make_shared<LeafMask>();
-    struct Part {
-        const TokenBranch *branch;
-        const TokenSlice *slice;
-        SliceUse use;
-        int32_t state;
-    };
-    std::array<Part, 2> parts;
-    size_t n = 0, nodes = 0;
+Leaf::Parts Leaf::parts(const Vocabulary &vocabulary, int32_t state) const {
+    Parts out;
     for (const bool spaced : {false, true}) {
         const int32_t from = spaced ? dfa.next(state, ' ') : state;
         if (from < 0) continue;
         const SliceUse use = uses_.states[static_cast<size_t>(from)];
         const TokenBranch &branch = vocabulary.branch(spaced);
-        parts[n++] = {&branch, &branch.slices[use.slice], use, from};
-        nodes += branch.slices[use.slice].rest.size();
+        out.all[out.n++] = {&branch, &branch.slices[use.slice], use, from};
+        out.nodes += branch.slices[use.slice].rest.size();
     }
+    return out;
+}
+
+bool Leaf::visits_more(const Parts &parts, size_t most) const {
+    if (parts.nodes <= most) return false;
+    size_t visits = 0;
+    for (size_t i = 0; i < parts.n; ++i) visits += parts.all[i].slice->sample.visits(dfa, parts.all[i].state);
+    return visits > most;
+}
+
+bool Leaf::prepare(const Vocabulary &vocabulary) {
     const Sweep &sweep = vocabulary.sweep();
-    if (nodes * kVisitCost > sweep.nodes()) {
-        size_t visits = 0;
-        for (size_t i = 0; i < n; ++i) visits += parts[i].slice->sample.visits(dfa, parts[i].state);
-        if (visits * kVisitCost > sweep.nodes()) {
-            made->inside = sweep.tokens(dfa, state, exits_ ? &made->exits : nullptr);
-            return made;
-        }
+    // Some states, in an order that no regularity of theirs follows.
+    const size_t n = dfa.size(), tries = std::min(n, kTriedStates);
+    for (size_t i = 0; i < tries; ++i) {
+        const size_t state = tries == n ? i : (static_cast<size_t>(dfa.start) + i * 2654435761u) % n;
+        if (!visits_more(parts(vocabulary, static_cast<int32_t>(state)), sweep.nodes() / kFoldFrom)) continue;
+        folded_ = FoldedTrie::make(sweep, dfa);
+        break;
     }
+    return folded_ != nullptr;
+}
+
+std::shared_ptr<LeafMask> Leaf::make(const Vocabulary &vocabulary, int32_t state) const {
+    auto made = std::make_shared<LeafMask>();
+    const Parts parts = this->parts(vocabulary, state);
+    const Sweep &sweep = vocabulary.sweep();
+    if (visits_more(parts, (folded_ ? folded_->cost() : sweep.nodes()) / kVisitCost)) {
+        std::vector<uint32_t> *const exits = exits_ ? &made->exits : nullptr;
+        made->inside = folded_ ? folded_->tokens(dfa, state, exits) : sweep.tokens(dfa, state, exits);
+        return made;
+    }
+    const std::span<const Part> used(parts.all.data(), parts.n);
     const size_t spare = vocabulary.words() * 64;
     made->inside.assign(vocabulary.words() + 1, 0);
-    for (size_t i = 0; i < n; ++i) parts[i].slice->allow(made->inside, parts[i].use.characters);
-    for (size_t i = 0; i < n; ++i) {
-        const PlainBytes &without = uses_.sets[parts[i].use.without];
+    for (const Part &part : used) part.slice->allow(made->inside, part.use.characters);
+    for (const Part &part : used) {
+        const PlainBytes &without = uses_.sets[part.use.without];
         for (size_t b = 0; without.any() && b < without.size(); ++b) {
             if (!without[b]) continue;
-            const TokenMask &containing = parts[i].branch->containing[b];
+            const TokenMask &containing = part.branch->containing[b];
             for (size_t w = 0; w < containing.size(); ++w) made->inside[w] &= ~containing[w];
         }
     }
-    for (size_t i = 0; i < n; ++i) walk(vocabulary, *parts[i].slice, parts[i].state, spare, *made);
-    if (const uint32_t space = vocabulary.space(); n == 2) {
+    for (const Part &part : used) walk(vocabulary, *part.slice, part.state, spare, *made);
+    if (const uint32_t space = vocabulary.space(); parts.n == 2) {
         vocabulary.allow(made->inside, vocabulary.trie()[space]);
-        if (exits_ && parts[1].state >= dfa.first_accepting && vocabulary.trie()[space].end > space + 1)
+        if (exits_ && parts.all[1].state >= dfa.first_accepting && vocabulary.trie()[space].end > space + 1)
             made->exits.push_back(space);
     }
     made->inside.pop_back();
@@ -180,6 +205,10 @@ Vocabulary::Vocabulary(VocabularySource source) : source_(std::move(source)) {
     for (const auto &avoided : {marker, all})
         common_.push_back(leaf(dfa_followed_by(
             intersect(any_text(TextForm::json), dfa_avoiding(avoided), "text"), "\"", "text")));
+    common_.push_back(leaf(dfa_followed_by(plain_keys(), "\"", "key")));
+    std::string reason;
+    common_.push_back(leaf(*pattern_text("^(?: |\\n[ \\t]{0,24})?$", TextForm::raw, reason)));
+    common_.push_back(leaf(number_text(NumberRange{}, "number")));
 }
 
 }  // namespace dsv4

@@ -5,10 +5,11 @@
 #include <memory>
 #include <mutex>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
+#include "core/text/grammar_bounded.hpp"
 #include "core/text/grammar_dfa.hpp"
+#include "core/text/grammar_folded.hpp"
 #include "core/text/grammar_slices.hpp"
 #include "core/text/grammar_sweep.hpp"
 
@@ -39,15 +40,34 @@ public:
     explicit Leaf(Dfa automaton, bool exits = true)
         : dfa(std::move(automaton)), exits_(exits), uses_(slice_uses(dfa, exits)) {}
     std::shared_ptr<const LeafMask> mask(const Vocabulary &vocabulary, int32_t state) const;
+    /// Folds the vocabulary's trie where some states' masks would take long without; before the leaf is shared. False
+    /// where it is not needed or would not help.
+    bool prepare(const Vocabulary &vocabulary);
     const Dfa dfa;
 
 private:
+    static constexpr size_t kMostMasks = 256;  // 16 KiB each at 129,280 tokens
+    /// What a mask takes on one of the trie's branches.
+    struct Part {
+        const TokenBranch *branch;
+        const TokenSlice *slice;
+        SliceUse use;
+        int32_t state;
+    };
+    struct Parts {
+        std::array<Part, 2> all;
+        size_t n = 0, nodes = 0;  // to walk at most
+    };
+    Parts parts(const Vocabulary &vocabulary, int32_t state) const;
+    /// Whether walking them would visit more than so many nodes.
+    bool visits_more(const Parts &parts, size_t most) const;
     std::shared_ptr<LeafMask> make(const Vocabulary &vocabulary, int32_t state) const;
     void walk(const Vocabulary &vocabulary, const TokenSlice &slice, int32_t state, size_t spare, LeafMask &made) const;
     const bool exits_;
     const SliceUses uses_;
+    std::unique_ptr<const FoldedTrie> folded_;
     mutable std::mutex mutex_;
-    mutable std::unordered_map<int32_t, std::shared_ptr<const LeafMask>> masks_;
+    mutable BoundedMap<int32_t, std::shared_ptr<const LeafMask>> masks_{kMostMasks};
 };
 
 /// The languages that every constraint shares; their masks are kept with the vocabulary.
@@ -58,6 +78,9 @@ enum class CommonText {
     value,         ///< a raw parameter, ending in "</"
     json_string,   ///< a JSON string from after its opening quote to its closing one, without the marker's text
     json_content_string,  ///< the same without any control token's text
+    key,           ///< an undeclared property's name and its closing quote, see plain_keys()
+    space,         ///< nothing, a space, or a line break and up to 24 spaces or tabs
+    number,        ///< any number
     count
 };
 
@@ -102,5 +125,7 @@ private:
 
 /// Texts that must not be spelled out in content: the strict parser refuses or misreads them.
 std::vector<std::string> control_texts();
+/// Names that undeclared properties may have: 1 to 64 characters that JSON need not escape; no control token's text.
+const Dfa &plain_keys();
 
 }  // namespace dsv4

@@ -284,21 +284,15 @@ uint32_t SchemaCompiler::number(const SchemaJson &schema, bool integer, const st
     if (schema.contains("multipleOf") && !(integer && schema["multipleOf"].number() == 1)) report(path, "multipleOf");
     if (range.low && range.high && compare_decimals(*range.low, *range.high) > 0)
         invalid(path, "minimum is greater than maximum");
-    if (!range.low && !range.high && !integer) {
-        static const Dfa any = number_text(NumberRange{}, "number");
-        return grammar_.leaf(any, grammar_.end());
-    }
+    if (!range.low && !range.high && !integer)
+        return grammar_.leaf(vocabulary_.common(CommonText::number), grammar_.end());
     return grammar_.leaf(number_text(range, path), grammar_.end());
 }
 
 // ---- arrays and objects
 
 uint32_t SchemaCompiler::space(uint32_t next) {
-    static const Dfa dfa = [] {
-        std::string reason;
-        return *pattern_text("^(?: |\\n[ \\t]{0,24})?$", TextForm::raw, reason);
-    }();
-    return grammar_.leaf(dfa, next);
+    return grammar_.leaf(vocabulary_.common(CommonText::space), next);
 }
 
 uint32_t SchemaCompiler::close_with(char bracket, bool spaced) {
@@ -341,15 +335,16 @@ uint32_t SchemaCompiler::member(uint32_t key_then, bool again) {
 
 /// The quoted key, at most 64 characters without escapes, none of the declared ones.
 uint32_t SchemaCompiler::undeclared_key(const std::vector<std::string> &declared, uint32_t next) {
-    static const Dfa any = [] {
-        std::string reason;
-        return intersect(*pattern_text("^[^\"\\\\\\u0000-\\u001f]{1,64}$", TextForm::raw, reason),
-                         dfa_avoiding(control_texts()), "key");
-    }();
-    static const Dfa any_quoted = dfa_followed_by(any, "\"", "key");
-    if (declared.empty()) return grammar_.text("\"", grammar_.leaf(any_quoted, next));
-    const Dfa keys = dfa_without(any, declared, "properties");
-    return grammar_.text("\"", grammar_.leaf(dfa_followed_by(keys, "\"", "key"), next));
+    if (declared.empty()) return grammar_.text("\"", grammar_.leaf(vocabulary_.common(CommonText::key), next));
+    const Leaf *&known = keys_[declared];
+    if (!known) {
+        std::vector<std::string> quoted = declared;
+        for (std::string &name : quoted) name += '"';
+        grammar_.owned.push_back(
+            std::make_unique<Leaf>(dfa_without(vocabulary_.common(CommonText::key).dfa, quoted, "properties")));
+        known = grammar_.owned.back().get();
+    }
+    return grammar_.text("\"", grammar_.leaf(*known, next));
 }
 
 uint32_t SchemaCompiler::object(const SchemaJson &schema, const std::string &path) {

@@ -70,6 +70,7 @@ private:
     std::vector<std::string> &unsupported_;
     std::map<std::string, uint32_t> rules_;       // by the schema's text: this is what makes recursion finite
     std::map<std::pair<size_t, int>, uint32_t> free_;
+    std::map<std::vector<std::string>, const Leaf *> keys_;  // by the names that they are not
     std::set<std::string> reported_;
     size_t work_ = 0;
 };

@@ -123,7 +123,10 @@ int main(int argc, char **argv) {
         R"("pattern":"^([^aeiou]?[^a-y]?[^ ])*$")", R"("pattern":"^([^ ,]+(, | )?)*$")", R"("pattern":"^[0-9]{1,3}(,[0-9]{3})*$")",
         R"("pattern":"^(the|a|in|of|[b-y]+ )*$","maxLength":60)", R"("pattern":"^([A-Z][a-z]*[ .-])+$","maxLength":90)",
         R"("pattern":"^[\\u0000-\\u4fff]*$","maxLength":64)", R"("pattern":"^[^aeiou]*(ing|[^g])*$")",
-        R"("pattern":"^([^a]{2}a?)*$","maxLength":48)", numbered_enum(500)};
+        R"("pattern":"^([^a]{2}a?)*$","maxLength":48)", R"("pattern":"^([^a]|a[^b]|ab[^c])*$")",
+        R"("pattern":"^([^aeinst]|a[^b]|e[^f]|i[^j]|n[^k]|s[^l]|t[^m])*$")",
+        R"("pattern":"^([^aeinst]|a[^be]|e[^fi]|i[^jn]|n[^ks]|s[^lt]|t[^ma]|[A-Z][^o]|[0-9][^ ])*$","maxLength":120)",
+        numbered_enum(500)};
     std::string nested = R"({"type":"string","pattern":"^[^a]{0,20}$"})", several;
     for (int i = 0; i < 24; ++i) nested = R"({"type":"object","required":["n"],"properties":{"n":)" + nested + "}}";
     good &= bench("24 nested objects", vocabulary, tool(R"({"type":"object","required":["o"],"properties":{"o":)" + nested + "}}"));
@@ -131,6 +134,22 @@ int main(int argc, char **argv) {
         several += (several.empty() ? "" : ",") + (R"({"type":"string","pattern":"^([^)" + std::string(letter)) +
                    R"(]|)" + letter + R"([^b])*$"})";
     good &= bench("anyOf 6 patterns", vocabulary, tool(R"({"type":"object","required":["s"],"properties":{"s":{"anyOf":[)" + several + "]}}}"));
+    for (const char *more : {"", R"(,"maxLength":100)"}) {
+        std::string twelve;
+        for (const char *letters : {"ab", "ec", "id", "nf", "sg", "th", "oj", "rk", "lm", "uq", "dv", "cx"})
+            twelve += (twelve.empty() ? "" : ",") + (R"({"type":"string","pattern":"^([^)" + std::string(1, letters[0])) + "]|" +
+                      letters[0] + "[^" + letters[1] + "])*$\"" + more + "}";
+        twelve = R"({"anyOf":[)" + twelve + "]}";
+        good &= bench(*more ? "anyOf 12 patterns, maxLength 100" : "anyOf 12 patterns", vocabulary,
+            tool(R"({"type":"object","required":["raw","in"],"properties":{"raw":)" + twelve + R"(,"in":{"type":"array","minItems":2,"items":)" +
+                 twelve + "}}}"));
+    }
+    std::string eight;
+    for (const char letter : std::string("aeiourst"))
+        eight += (eight.empty() ? "\"" : ",\"") + std::string(1, letter) + R"(":{"type":"string","pattern":"^([^)" + letter + "]{2}" + letter +
+                 R"(?|x[^)" + letter + R"(])*$"})";
+    good &= bench("3 to 5 of 8 properties with patterns", vocabulary, tool(R"({"type":"object","minProperties":2,"properties":{"o":{"type":"object",
+        "minProperties":3,"maxProperties":5,"properties":{)" + eight + "}}," + eight + "}}"));
     for (const std::string &keywords : strings) {
         const std::string text = R"({"type":"string",)" + keywords + "}";
         good &= bench(("string " + keywords.substr(0, 60)).c_str(), vocabulary, tool(R"({"type":"object","required":["raw","in"],"properties":{"raw":)" +

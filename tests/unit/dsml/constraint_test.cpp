@@ -292,7 +292,8 @@ const char *const kStringKeywords[] = {
     R"("pattern":"^([A-Za-z]+ )*[A-Za-z]+$")", R"("pattern":"^(ab?|[0-9]{4}|\u4f60{3})*$")",
     R"("pattern":"^[^ae]*$","minLength":3,"maxLength":40)", R"("pattern":"^([^a]|a[^b])*$","maxLength":30)", R"("pattern":"^[^ ]( ?[^ x])*$")",
     R"("pattern":"^[\\u0000-\\u4fff]*$")", R"("pattern":"^ [b-y]+( [^0-9]{0,7})?$")", R"("pattern":"^([^aeiou]?[^a-y]?[^ ])*$")",
-    R"("pattern":"^(the|a|an) [\\u4e00-\\u9fff ]*[^e]*$","maxLength":300)"};
+    R"("pattern":"^(the|a|an) [\\u4e00-\\u9fff ]*[^e]*$","maxLength":300)", R"("pattern":"^([^a]|a[^b]|ab[^c])*$")",
+    R"("pattern":"^([^aeinst]|a[^b]|e[^f]|i[^j]|n[^k]|s[^l]|t[^m])*$","minLength":2)", R"("pattern":"e.{3}$","maxLength":20)"};
 
 std::string of_strings(const char *keywords) {
     const std::string text = R"({"type":"string",)" + std::string(keywords) + "}";
@@ -305,6 +306,25 @@ TEST_CASE("masks of limited strings and patterns are exact") {
         CAPTURE(keywords);
         check_masks(*for_tools(of_strings(keywords), Choice::required), 4, 40);
     }
+}
+
+/// Alternatives, each forbidding a letter after another one, "n" and the like at the end; `more`: further keywords.
+std::string any_of_patterns(const std::string &more) {
+    std::string out;
+    for (const char *letters : {"ab", "ec", "id", "nf", "sg", "th", "oj", "rk", "lm", "uq", "dv", "cx"})
+        out += (out.empty() ? "" : ",") + (R"({"type":"string","pattern":"^([^)" + std::string(1, letters[0])) + "]|" + letters[0] +
+               "[^" + letters[1] + "])*" + letters[1] + "$\"" + more + "}";
+    out = R"({"anyOf":[)" + out + "]}";
+    return tool(R"({"type":"object","required":["raw","in"],"properties":{"raw":)" + out + R"(,"in":{"type":"array","minItems":2,"items":)" +
+                out + "}}}");
+}
+
+TEST_CASE("masks of many patterns at one place are exact") {
+    check_masks(*for_tools(any_of_patterns(""), Choice::required), 4, 40, 3);
+    check_masks(*for_tools(any_of_patterns(R"(,"maxLength":30)"), Choice::required), 2, 40, 7);
+    check_masks(*for_tools(tool(R"({"type":"object","minProperties":2,"maxProperties":3,"properties":{"a":{"type":"string","pattern":"^([^a]|a[^b])*$"},
+        "b":{"type":"string","pattern":"^([^e]|e[^n])+$","maxLength":9},"c":{"type":"object","minProperties":1,"properties":{"x":{"type":"string",
+        "pattern":"^[^n]*n$"},"y":{"type":"string","pattern":"^([^s]{2}s?)*$"}}},"d":{"type":"integer"}}})"), Choice::required), 8, 60);
 }
 
 TEST_CASE("masks are exact on the published vocabulary") {
@@ -354,28 +374,96 @@ TEST_CASE("slices: what a state lets through whole") {
     CHECK(use(intersect(limited, dfa_avoiding({"ba"}), "test"), false).slice != last);
 }
 
-TEST_CASE("a sweep gives what a walk gives") {
+/// What the automaton does to every token by itself, and the trie's nodes with children at which it accepts.
+LeafMask walked(const Vocabulary &v, const Dfa &dfa, int32_t state) {
+    LeafMask out{TokenMask(v.words(), 0), {}};
+    for (uint32_t t = 0; t < v.size(); ++t)
+        if (!v.added(t) && !v.bytes(t).empty() && dfa.run(state, v.bytes(t)) >= 0) mask_set(out.inside, t);
+    std::string path;
+    for (uint32_t i = 1; i < v.trie().size(); ++i) {
+        path.resize(v.trie()[i].depth - 1u);
+        path += static_cast<char>(v.trie()[i].byte);
+        const int32_t to = dfa.run(state, path);
+        if (to >= 0 && dfa.accept[static_cast<size_t>(to)] && v.trie()[i].end > i + 1) out.exits.push_back(i);
+    }
+    return out;
+}
+
+/// Both ways over the whole trie, from every `stride`-th state. The nodes left by folding.
+size_t check_whole(const Vocabulary &v, const Dfa &dfa, size_t stride) {
+    const auto folded = FoldedTrie::make(v.sweep(), dfa);
+    for (size_t s = 0; s < dfa.size(); s += stride) {
+        const auto state = static_cast<int32_t>(s);
+        const LeafMask expected = walked(v, dfa, state);
+        std::vector<uint32_t> exits;
+        REQUIRE(v.sweep().tokens(dfa, state, &exits) == expected.inside);
+        std::sort(exits.begin(), exits.end());
+        REQUIRE(exits == expected.exits);
+        if (!folded) continue;
+        exits.clear();
+        REQUIRE(folded->tokens(dfa, state, &exits) == expected.inside);
+        std::sort(exits.begin(), exits.end());
+        REQUIRE(exits == expected.exits);
+        REQUIRE(folded->tokens(dfa, state, nullptr) == expected.inside);
+    }
+    return folded ? folded->nodes() : 0;
+}
+
+TEST_CASE("a sweep and a folded trie give what a walk gives") {
     const Vocabulary &v = *vocabulary();
     std::string reason;
-    for (const char *pattern : {"^([^a]|a[^b])*$", "^[a-z]{1,3}$", "^(the|an?) [^x]*$", "^\\d+$", "b$"}) {
-        CAPTURE(pattern);
-        const Dfa dfa = *pattern_text(pattern, TextForm::raw, reason);
-        for (int32_t state = 0; state < static_cast<int32_t>(dfa.size()); ++state) {
-            std::vector<uint32_t> exits, expected;
-            const TokenMask mask = v.sweep().tokens(dfa, state, &exits);
-            for (uint32_t t = 0; t < v.size(); ++t)
-                REQUIRE(mask_has(mask, t) == (!v.added(t) && dfa.run(state, v.bytes(t)) >= 0));
-            std::string path;
-            for (uint32_t i = 1; i < v.trie().size(); ++i) {
-                path.resize(v.trie()[i].depth - 1u);
-                path += static_cast<char>(v.trie()[i].byte);
-                const int32_t to = dfa.run(state, path);
-                if (to >= 0 && dfa.accept[static_cast<size_t>(to)] && v.trie()[i].end > i + 1) expected.push_back(i);
-            }
-            std::sort(exits.begin(), exits.end());
-            REQUIRE(exits == expected);
+    const size_t most = v.trie().size() / 8;
+    for (const char *pattern : {"^([^a]|a[^b])*$", "^([^a]|a[^b]|ab[^c])*$", "^[a-z]{1,3}$", "^(the|an?) [^x]*$", "^\\d+$", "b$"})
+        for (const TextForm form : {TextForm::raw, TextForm::json}) {
+            CAPTURE(pattern);
+            const Dfa dfa = *pattern_text(pattern, form, reason);
+            CHECK(check_whole(v, dfa, 1) < most);
+            // With a count there are too many states to fold by what words do to them.
+            const Dfa counted = intersect(dfa, dfa_counted(any_text(TextForm::raw), 0, 400, "test"), "test");
+            CHECK(check_whole(v, dfa_followed_by(counted, "</", "test"), 97) < most);
         }
+    // One letter does nothing, any other byte goes a step towards the end; all words do nothing at all; all bytes are told apart; more types of states than are counted.
+    Nfa line;
+    for (uint32_t i = 0; i < 9; ++i) line.edge(line.state(), 'q', 'q', i);
+    for (uint32_t i = 0; i < 8; ++i) {
+        line.edge(i, 0, 'q' - 1, i + 1);
+        line.edge(i, 'q' + 1, 255, i + 1);
     }
+    CHECK(check_whole(v, line.determinize(0, 8, "test"), 1) == 10);
+    Nfa any;
+    const uint32_t only = any.state();
+    any.edge(only, 0, 255, only);
+    CHECK(check_whole(v, any.determinize(only, only, "test"), 1) == 2);
+    Nfa all;
+    const uint32_t start = all.state(), end = all.state();
+    for (unsigned b = 0; b < 256; ++b) {
+        const uint32_t next = all.state();
+        all.edge(start, static_cast<uint8_t>(b), static_cast<uint8_t>(b), next);
+        all.edge(next, static_cast<uint8_t>(b), 255, start);
+        all.epsilon(next, end);
+    }
+    CHECK(check_whole(v, all.determinize(start, end, "test"), 1) == 0);
+    std::mt19937 random(5);
+    std::vector<std::string> texts;
+    for (int i = 0; i < 300; ++i) {
+        texts.emplace_back();
+        for (int n = 0; n < 8; ++n) texts.back() += static_cast<char>('a' + random() % 12);
+    }
+    const Dfa enumerated = dfa_of_texts(texts, "test");
+    CHECK(enumerated.size() > 1024);
+    check_whole(v, enumerated, 11);
+}
+
+TEST_CASE("a bounded map lets the oldest go") {
+    BoundedMap<int, std::string> map(2);
+    CHECK(map.put(1, "a") == "a");
+    CHECK(map.put(2, "b") == "b");
+    CHECK(map.put(1, "c") == "a");
+    CHECK(map.put(3, "d") == "d");
+    CHECK(map.find(1) == nullptr);
+    REQUIRE(map.find(2) != nullptr);
+    CHECK(*map.find(2) == "b");
+    CHECK(*map.find(3) == "d");
 }
 
 TEST_CASE("vocabularies that cannot spell everything are refused") {
