@@ -1,7 +1,7 @@
 // FP4 matrices on AVX2: products on activations rounded to 16-bit integers, one scale for 512 columns of a token. FP4
 // values times two are integers, so the sum over one weight scale's 32 columns is an exact integer and costs ten
 // instructions where float32 needs fourteen; and with many tokens it spreads over more ports than fused multiply-adds
-// do. The rounding is at most 2^-16 of the largest activation of the 512: the release rounds to FP8 there, 2^-4 of each.
+// do. The rounding is at most 2^-16 of the largest activation of the 512: the release rounds to FP8, 2^-4 of each.
 //
 // A row's sum is: for every 512 columns a chain of sixteen blocks in float32, that chain times the activations' scale
 // added to one accumulator in each of eight lanes. It is the same for one token and for many.
@@ -11,8 +11,8 @@ namespace dsv4::cpu {
 namespace {
 
 constexpr int32_t block_cols = 32, integer_cols = 512; // of one weight scale; of one activation scale, and of a panel
-constexpr int32_t panel_blocks = integer_cols / block_cols, panel_rows = 32;
-constexpr int32_t visit_rows = 8; // rows between two visits of the activations
+constexpr int32_t panel_blocks = integer_cols / block_cols, panel_rows = 32, panel_tokens = 24;
+constexpr int32_t visit_rows = 8; // of few tokens: rows between two visits of the activations
 
 int32_t fp4_supports(const Matrix *w) {
     return w->type == WEIGHT_FP4 && w->scale && !w->scale_is_float && w->block_rows == 1 &&
@@ -151,13 +151,15 @@ template <int R, int TB> void fp4_few(const GemmArgs *a) {
     for (int32_t n = a->row0; n < a->row1; n += visit_rows) {
         const int32_t rows = a->row1 - n < visit_rows ? a->row1 - n : visit_rows;
         memset(acc, 0, size_t(rows) * TB * VL * sizeof(float));
+        prefetch(w->scale + (n + visit_rows) * w->scale_stride, visit_rows * w->scale_stride);
         for (int32_t k0 = 0; k0 < w->cols; k0 += integer_cols) {
             const int32_t width = panel_width(w, k0);
             int32_t r = 0;
             for (; r < rows; r += R) {
                 for (int i = 0; i < R; ++i) {
                     const uint8_t *row = w->data + (n + r + i) * w->row_bytes;
-                    prefetch(k0 + width < w->cols ? row + (k0 + width) / 2 : row + visit_rows * w->row_bytes, integer_cols / 2);
+                    prefetch(k0 + width < w->cols ? row + (k0 + width) / 2 : row + visit_rows * w->row_bytes,
+                             integer_cols / 2);
                 }
                 if (r + R <= rows) fp4_few_tile<R, TB>(a, n + r, k0, acc + r * TB * VL);
                 else for (int32_t i = r; i < rows; ++i) fp4_few_tile<1, TB>(a, n + i, k0, acc + i * TB * VL);
@@ -170,49 +172,30 @@ template <int R, int TB> void fp4_few(const GemmArgs *a) {
 
 // ---- many tokens -------------------------------------------------------------------------------------------------
 
-#ifndef PR
-#define PR 2
-#define PT 3
-#define PC 24
-#endif
-constexpr int32_t pair_rows = PR, integer_tokens = PT; // of what registers hold
-
-/// `pair_rows` decoded rows and TB tokens over one panel. acc[t][r][lane].
+/// One decoded row and TB tokens over one panel. acc[t][lane].
 template <int TB>
-DSV4_INLINE void fp4_tile(const int16_t *x, const float *x_scale, int64_t width, const int16_t *panel, const float *scale,
+DSV4_INLINE void fp4_tile(const int16_t *x, const float *x_scale, int64_t width, const int16_t *row, const float *scale,
                           float *acc) {
-    vf sum[TB][pair_rows];
-    for (int t = 0; t < TB; ++t)
-        for (int r = 0; r < pair_rows; ++r) sum[t][r] = vset1(0.0f);
+    vf sum[TB];
+    for (int t = 0; t < TB; ++t) sum[t] = vset1(0.0f);
     for (int64_t k = 0; k < width; k += block_cols, ++scale) {
-        __m256i wa[pair_rows], wb[pair_rows];
-        vf factor[pair_rows];
-        for (int r = 0; r < pair_rows; ++r) {
-            const __m256i *from = (const __m256i *)(panel + r * integer_cols + k);
-            wa[r] = from[0], wb[r] = from[1];
-            factor[r] = vset1(scale[r * panel_blocks]);
-        }
-        for (int t = 0; t < TB; ++t)
-            for (int r = 0; r < pair_rows; ++r)
-                sum[t][r] = vfma(block_sum(wa[r], wb[r], x + t * width + k), factor[r], sum[t][r]);
+        const __m256i wa = *(const __m256i *)(row + k), wb = *(const __m256i *)(row + k + 16);
+        const vf factor = vset1(*scale);
+        for (int t = 0; t < TB; ++t) sum[t] = vfma(block_sum(wa, wb, x + t * width + k), factor, sum[t]);
     }
-    for (int t = 0; t < TB; ++t)
-        for (int r = 0; r < pair_rows; ++r) {
-            float *to = acc + (t * pair_rows + r) * VL;
-            vstore(to, vfma(sum[t][r], vset1(x_scale[t]), vload(to)));
-        }
+    for (int t = 0; t < TB; ++t) vstore(acc + t * VL, vfma(sum[t], vset1(x_scale[t]), vload(acc + t * VL)));
 }
 
-DSV4_INLINE void fp4_tiles(const int16_t *x, const float *x_scale, int64_t width, int32_t count, const int16_t *panel,
+DSV4_INLINE void fp4_tiles(const int16_t *x, const float *x_scale, int64_t width, int32_t count, const int16_t *row,
                            const float *scale, float *acc) {
     int32_t t = 0;
     const auto tile = [&](auto step) {
-        fp4_tile<decltype(step)::value>(x + t * width, x_scale + t, width, panel, scale, acc + t * pair_rows * VL);
+        fp4_tile<decltype(step)::value>(x + t * width, x_scale + t, width, row, scale, acc + t * VL);
         t += decltype(step)::value;
     };
-    while (count - t >= integer_tokens) tile(Int<integer_tokens>{});
-    while (count - t >= 2) tile(Int<2>{});
-    if (t < count) tile(Int<1>{});
+    while (count - t >= 6) tile(Int<6>{});
+    while (count - t >= 3) tile(Int<3>{});
+    while (count - t >= 1) tile(Int<1>{});
 }
 
 void fp4_panels(const GemmArgs *a) {
@@ -224,18 +207,12 @@ void fp4_panels(const GemmArgs *a) {
         const int32_t tokens = a->tokens - t0 < token_chunk ? a->tokens - t0 : token_chunk;
         for (int32_t n = a->row0; n < a->row1; n += panel_rows) {
             const int32_t rows = a->row1 - n < panel_rows ? a->row1 - n : panel_rows;
-            const int32_t whole = int32_t(round_up(rows, pair_rows));
-            memset(acc, 0, size_t(tokens) * size_t(whole) * VL * sizeof(float));
+            memset(acc, 0, size_t(tokens) * size_t(rows) * VL * sizeof(float)); // [rows][tokens][VL]
             for (int32_t k0 = 0; k0 < w->cols; k0 += integer_cols) {
                 const int32_t width = panel_width(w, k0);
-                for (int32_t r = 0; r < whole; ++r) {
+                for (int32_t r = 0; r < rows; ++r) {
                     int16_t *out = panel + r * integer_cols;
                     float *to = scale + r * panel_blocks;
-                    if (r >= rows) {
-                        memset(out, 0, size_t(width) * sizeof *out);
-                        memset(to, 0, size_t(width / block_cols) * sizeof *to);
-                        continue;
-                    }
                     const uint8_t *row = w->data + (n + r) * w->row_bytes;
                     prefetch(k0 + width < w->cols ? row + (k0 + width) / 2 : row + panel_rows * w->row_bytes,
                              integer_cols / 2);
@@ -251,18 +228,16 @@ void fp4_panels(const GemmArgs *a) {
                 }
                 const int16_t *x = (const int16_t *)a->x + int64_t(k0) * a->tokens + int64_t(t0) * width;
                 const float *scales = x_scale + int64_t(k0 / integer_cols) * a->tokens + t0;
-                for (int32_t t = 0; t < tokens; t += PC) {
-                    const int32_t count = tokens - t < PC ? tokens - t : PC;
-                    for (int32_t r = 0; r < whole; r += pair_rows)
+                for (int32_t t = 0; t < tokens; t += panel_tokens) {
+                    const int32_t count = tokens - t < panel_tokens ? tokens - t : panel_tokens;
+                    for (int32_t r = 0; r < rows; ++r)
                         fp4_tiles(x + int64_t(t) * width, scales + t, width, count, panel + r * integer_cols,
-                                  scale + r * panel_blocks, acc + (r * tokens + t * pair_rows) * VL);
+                                  scale + r * panel_blocks, acc + (r * tokens + t) * VL);
                 }
             }
             for (int32_t t = 0; t < tokens; ++t)
-                for (int32_t r = 0; r < rows; ++r) {
-                    const float *from = acc + ((r - r % pair_rows) * tokens + t * pair_rows + r % pair_rows) * VL;
-                    a->y[(t0 + t) * a->ldy + (n - a->row0) + r] = vsum(vload(from));
-                }
+                for (int32_t r = 0; r < rows; ++r)
+                    a->y[(t0 + t) * a->ldy + (n - a->row0) + r] = vsum(vload(acc + (r * tokens + t) * VL));
         }
     }
 }

@@ -111,8 +111,7 @@ struct F32Row {
     static inline __attribute__((always_inline)) vf at(const uint8_t *p) { return vload((const float *)p); }
 };
 
-/// R rows of weights without scales and TB tokens from t0 on. The lines of the next R rows are asked for while these are
-/// read.
+/// R rows of weights without scales and TB tokens from t0 on. The next R rows' lines are asked for while these are read.
 template <class Format, int R, int TB> DSV4_INLINE void rows_plain(const GemmArgs *a, int32_t n, int32_t t0, float *y) {
     constexpr int32_t line = 64 / Format::bytes;
     const Matrix *w = a->w;
@@ -151,7 +150,7 @@ DSV4_INLINE void direct_plain(const GemmArgs *a, int32_t n, int32_t end, int32_t
     for (; n < end; ++n, ++y) rows_plain<Format, 1, TB>(a, n, t0, y);
 }
 
-constexpr int32_t few_token_count = 8, few_rows = 16; // decoded in registers; rows between two visits of the activations
+constexpr int32_t few_token_count = 8, few_rows = 16; // decoded in registers; rows between two visits of activations
 
 /// Few tokens, three or four at a time; the rows are still near when the next ones come.
 template <class Format> void few_plain(const GemmArgs *a) {
@@ -200,7 +199,7 @@ DSV4_INLINE void direct_pairs(const GemmArgs *a, int32_t n, int32_t end, const f
     for (; n < end; ++n, ++y) rows_pairs<1, TB>(a->w, n, x, y, a->ldy);
 }
 
-/// Rows [n, end) of one row of scale blocks, few tokens, four at a time; the rows are still near when the second four come.
+/// Rows [n, end) of one row of scale blocks, few tokens, four at a time; the rows are near when the second four come.
 void few_pairs(const GemmArgs *a, int32_t n, int32_t end, float *y) {
     const Matrix *w = a->w;
     float *scaled = (float *)a->scratch; // [tokens][cols]
@@ -256,8 +255,8 @@ DSV4_INLINE void decode_pairs(const Tables *t, const Matrix *w, int32_t n, int32
     }
 }
 
-/// acc[r][t][lane] += x[t][k + lane] * panel[r][k + lane]; rows of acc are `tokens` apart. Twelve sums at once keep both
-/// multipliers busy, eight do not.
+/// acc[r][t][lane] += x[t][k + lane] * panel[r][k + lane]; rows of acc are `tokens` apart. Twelve sums at once keep
+/// both multipliers busy, eight do not.
 template <int R, int TB>
 DSV4_INLINE void float_tile(const float *x, int64_t width, const float *panel, float *acc, int64_t tokens) {
     vf sum[R][TB];
@@ -276,7 +275,8 @@ DSV4_INLINE void float_tile(const float *x, int64_t width, const float *panel, f
 }
 
 /// All tokens and `rows` rows of a panel, four or eight; four tokens are two and two.
-DSV4_INLINE void float_tiles(const float *x, int64_t width, int32_t tokens, const float *panel, int32_t rows, float *acc) {
+DSV4_INLINE void float_tiles(const float *x, int64_t width, int32_t tokens, const float *panel, int32_t rows,
+                             float *acc) {
     int32_t t = 0;
     const auto tiles = [&](auto step) {
         constexpr int TB = decltype(step)::value;
