@@ -14,8 +14,8 @@ namespace {
 
 template <int N> struct Int { static constexpr int value = N; };
 
-constexpr int32_t float_cols = 256, tile_rows = 4, tile_tokens = 3; // of a decoded panel; of what registers hold
-constexpr int32_t panel_rows = 32, panel_tokens = 24, token_chunk = 192;
+constexpr int32_t float_cols = 512, float_rows = 8; // of a decoded panel: half of a first-level cache
+constexpr int32_t token_chunk = 192;
 constexpr int32_t most_direct_cols = 1 << 17; // whose scaled activations fit the scratch memory
 
 /// Subnormal weights must count whatever the host's floating-point flags say; the rest of the flags is left alone.
@@ -100,7 +100,7 @@ void avx2_f32_pack(const PackArgs *a) {
     }
 }
 
-// ---- one token ---------------------------------------------------------------------------------------------------
+// ---- few tokens --------------------------------------------------------------------------------------------------
 
 struct Bf16Row {
     static constexpr int32_t bytes = 2;
@@ -111,31 +111,62 @@ struct F32Row {
     static inline __attribute__((always_inline)) vf at(const uint8_t *p) { return vload((const float *)p); }
 };
 
-/// R rows of weights without scales. The lines of the next R rows are asked for while these are read.
-template <class Format, int R> DSV4_INLINE void rows_plain(const Matrix *w, int32_t n, const float *x, float *y) {
+/// R rows of weights without scales and TB tokens from t0 on. The next R rows' lines are asked for while these are read.
+template <class Format, int R, int TB> DSV4_INLINE void rows_plain(const GemmArgs *a, int32_t n, int32_t t0, float *y) {
     constexpr int32_t line = 64 / Format::bytes;
+    const Matrix *w = a->w;
     const int64_t stride = w->row_bytes;
     const uint8_t *p = w->data + n * stride;
-    vf sum[R];
-    for (int r = 0; r < R; ++r) sum[r] = vset1(0.0f);
-    int32_t k = 0;
-    for (; k + line <= w->cols; k += line, p += 64) {
-        for (int r = 0; r < R; ++r) _mm_prefetch((const char *)(p + (R + r) * stride), _MM_HINT_T0);
-        for (int32_t j = 0; j < line; j += VL) {
-            const vf xv = vload(x + k + j);
-            for (int r = 0; r < R; ++r) sum[r] = vfma(Format::at(p + r * stride + j * Format::bytes), xv, sum[r]);
+    vf sum[R][TB];
+    for (int r = 0; r < R; ++r)
+        for (int t = 0; t < TB; ++t) sum[r][t] = vset1(0.0f);
+    for (int32_t k0 = 0; k0 < w->cols; k0 += float_cols) {
+        const int32_t width = w->cols - k0 < float_cols ? w->cols - k0 : float_cols;
+        const float *x = (const float *)a->x + int64_t(k0) * a->tokens + int64_t(t0) * width;
+        const auto step = [&](int32_t k) {
+            vf xv[TB];
+            for (int t = 0; t < TB; ++t) xv[t] = vload(x + t * width + k);
+            for (int r = 0; r < R; ++r) {
+                const vf v = Format::at(p + r * stride);
+                for (int t = 0; t < TB; ++t) sum[r][t] = vfma(v, xv[t], sum[r][t]);
+            }
+            p += VL * Format::bytes;
+        };
+        int32_t k = 0;
+        for (; k + line <= width; k += line) {
+            for (int r = 0; r < R; ++r) _mm_prefetch((const char *)(p + (R + r) * stride), _MM_HINT_T0);
+#pragma GCC unroll 4
+            for (int32_t j = 0; j < line; j += VL) step(k + j);
         }
+        for (; k < width; k += VL) step(k);
     }
-    for (; k < w->cols; k += VL, p += VL * Format::bytes) {
-        const vf xv = vload(x + k);
-        for (int r = 0; r < R; ++r) sum[r] = vfma(Format::at(p + r * stride), xv, sum[r]);
-    }
-    for (int r = 0; r < R; ++r) y[r] = vsum(sum[r]);
+    for (int r = 0; r < R; ++r)
+        for (int t = 0; t < TB; ++t) y[t * a->ldy + r] = vsum(sum[r][t]);
 }
 
-template <class Format> void token_plain(const Matrix *w, int32_t n, int32_t end, const float *x, float *y) {
-    for (; n + 4 <= end; n += 4, y += 4) rows_plain<Format, 4>(w, n, x, y);
-    for (; n < end; ++n, ++y) rows_plain<Format, 1>(w, n, x, y);
+template <class Format, int R, int TB>
+DSV4_INLINE void direct_plain(const GemmArgs *a, int32_t n, int32_t end, int32_t t0, float *y) {
+    for (; n + R <= end; n += R, y += R) rows_plain<Format, R, TB>(a, n, t0, y);
+    for (; n < end; ++n, ++y) rows_plain<Format, 1, TB>(a, n, t0, y);
+}
+
+constexpr int32_t few_token_count = 8, few_rows = 16; // decoded in registers; rows between two visits of activations
+
+/// Few tokens, three or four at a time; the rows are still near when the next ones come.
+template <class Format> void few_plain(const GemmArgs *a) {
+    const int32_t step = a->tokens <= 4 ? a->row1 - a->row0 : few_rows;
+    for (int32_t n = a->row0, next; n < a->row1; n = next) {
+        next = n + step < a->row1 ? n + step : a->row1;
+        for (int32_t t = 0; t < a->tokens;) {
+            float *y = a->y + t * a->ldy + (n - a->row0);
+            switch (a->tokens - t) {
+            case 1: direct_plain<Format, 4, 1>(a, n, next, t, y), t += 1; break;
+            case 2: direct_plain<Format, 4, 2>(a, n, next, t, y), t += 2; break;
+            case 4: direct_plain<Format, 2, 4>(a, n, next, t, y), t += 4; break;
+            default: direct_plain<Format, 4, 3>(a, n, next, t, y), t += 3;
+            }
+        }
+    }
 }
 
 /// R rows and TB tokens. x: ordered, the scales of these rows times `up` folded in, tokens w->cols apart.
@@ -168,37 +199,38 @@ DSV4_INLINE void direct_pairs(const GemmArgs *a, int32_t n, int32_t end, const f
     for (; n < end; ++n, ++y) rows_pairs<1, TB>(a->w, n, x, y, a->ldy);
 }
 
-constexpr int32_t few_token_count = 8; // decoded in registers rather than into a panel
-
-/// Rows [n, end) of one row of scale blocks, few tokens, four at a time.
+/// Rows [n, end) of one row of scale blocks, few tokens, four at a time; the rows are near when the second four come.
 void few_pairs(const GemmArgs *a, int32_t n, int32_t end, float *y) {
     const Matrix *w = a->w;
-    float *scaled = (float *)a->scratch;
-    for (int32_t t0 = 0; t0 < a->tokens; t0 += 4, y += 4 * a->ldy) {
-        const int32_t count = a->tokens - t0 < 4 ? a->tokens - t0 : 4;
-        for (int32_t k0 = 0; k0 < w->cols; k0 += 32) {
-            const int64_t panel = k0 - k0 % float_cols;
-            const int64_t width = w->cols - panel < float_cols ? w->cols - panel : float_cols;
-            const float *x = (const float *)a->x + panel * a->tokens + t0 * width + k0 % float_cols;
-            const vf factor = vset1(scale_at(a->tables, w, n, k0) * up);
-            for (int32_t t = 0; t < count; ++t)
-                for (int32_t k = 0; k < 32; k += VL)
-                    vstore(scaled + int64_t(t) * w->cols + k0 + k, vload(x + t * width + k) * factor);
-        }
-        switch (count) {
-        case 1: direct_pairs<4, 1>(a, n, end, scaled, y); break;
-        case 2: direct_pairs<4, 2>(a, n, end, scaled, y); break;
-        case 3: direct_pairs<2, 3>(a, n, end, scaled, y); break;
-        default: direct_pairs<2, 4>(a, n, end, scaled, y);
+    float *scaled = (float *)a->scratch; // [tokens][cols]
+    for (int32_t k0 = 0; k0 < w->cols; k0 += 32) {
+        const int64_t panel = k0 - k0 % float_cols;
+        const int64_t width = w->cols - panel < float_cols ? w->cols - panel : float_cols;
+        const float *x = (const float *)a->x + panel * a->tokens + k0 % float_cols;
+        const vf factor = vset1(scale_at(a->tables, w, n, k0) * up);
+        for (int32_t t = 0; t < a->tokens; ++t)
+            for (int32_t k = 0; k < 32; k += VL)
+                vstore(scaled + int64_t(t) * w->cols + k0 + k, vload(x + t * width + k) * factor);
+    }
+    const int32_t step = a->tokens <= 4 ? end - n : few_rows;
+    for (int32_t next; n < end; n = next, y += step) {
+        next = n + step < end ? n + step : end;
+        for (int32_t t = 0; t < a->tokens; t += 4) {
+            const float *x = scaled + int64_t(t) * w->cols;
+            float *to = y + t * a->ldy;
+            switch (a->tokens - t) {
+            case 1: direct_pairs<4, 1>(a, n, next, x, to); break;
+            case 2: direct_pairs<4, 2>(a, n, next, x, to); break;
+            case 3: direct_pairs<2, 3>(a, n, next, x, to); break;
+            default: direct_pairs<2, 4>(a, n, next, x, to);
+            }
         }
     }
 }
 
 // ---- many tokens -------------------------------------------------------------------------------------------------
 
-DSV4_INLINE void prefetch_row(const Matrix *w, int64_t n, int64_t k, int64_t count) {
-    const int64_t from = k * w->row_bytes / w->cols, bytes = count * w->row_bytes / w->cols;
-    const uint8_t *p = w->data + n * w->row_bytes + from;
+DSV4_INLINE void prefetch(const uint8_t *p, int64_t bytes) {
     for (int64_t b = 0; b < bytes; b += 64) _mm_prefetch((const char *)p + b, _MM_HINT_T0);
 }
 
@@ -223,45 +255,53 @@ DSV4_INLINE void decode_pairs(const Tables *t, const Matrix *w, int32_t n, int32
     }
 }
 
-/// acc[t][r][lane] += x[t][k + lane] * panel[r][k + lane]
-template <int TB> DSV4_INLINE void float_tile(const float *x, int64_t width, const float *panel, float *acc) {
-    vf sum[TB][tile_rows];
-    for (int t = 0; t < TB; ++t)
-        for (int r = 0; r < tile_rows; ++r) sum[t][r] = vload(acc + (t * tile_rows + r) * VL);
+/// acc[r][t][lane] += x[t][k + lane] * panel[r][k + lane]; rows of acc are `tokens` apart. Twelve sums at once keep
+/// both multipliers busy, eight do not.
+template <int R, int TB>
+DSV4_INLINE void float_tile(const float *x, int64_t width, const float *panel, float *acc, int64_t tokens) {
+    vf sum[R][TB];
+    for (int r = 0; r < R; ++r)
+        for (int t = 0; t < TB; ++t) sum[r][t] = vload(acc + (r * tokens + t) * VL);
     for (int64_t k = 0; k < width; k += VL) {
         vf xv[TB];
         for (int t = 0; t < TB; ++t) xv[t] = vload(x + t * width + k);
-        for (int r = 0; r < tile_rows; ++r) {
+        for (int r = 0; r < R; ++r) {
             const vf wv = vload(panel + r * float_cols + k);
-            for (int t = 0; t < TB; ++t) sum[t][r] = vfma(wv, xv[t], sum[t][r]);
+            for (int t = 0; t < TB; ++t) sum[r][t] = vfma(wv, xv[t], sum[r][t]);
         }
     }
-    for (int t = 0; t < TB; ++t)
-        for (int r = 0; r < tile_rows; ++r) vstore(acc + (t * tile_rows + r) * VL, sum[t][r]);
+    for (int r = 0; r < R; ++r)
+        for (int t = 0; t < TB; ++t) vstore(acc + (r * tokens + t) * VL, sum[r][t]);
 }
 
-/// Tokens [0, count) of a panel; four are two and two, because one alone would wait for its own sums.
-DSV4_INLINE void float_tiles(const float *x, int64_t width, int32_t count, const float *panel, float *acc) {
+/// All tokens and `rows` rows of a panel, four or eight; four tokens are two and two.
+DSV4_INLINE void float_tiles(const float *x, int64_t width, int32_t tokens, const float *panel, int32_t rows,
+                             float *acc) {
     int32_t t = 0;
-    const auto tile = [&](auto step) {
-        float_tile<decltype(step)::value>(x + t * width, width, panel, acc + t * tile_rows * VL);
-        t += decltype(step)::value;
+    const auto tiles = [&](auto step) {
+        constexpr int TB = decltype(step)::value;
+        for (int32_t n = 0; n < rows; n += 4) {
+            const float *from = x + t * width;
+            float_tile<4, TB>(from, width, panel + n * float_cols, acc + (n * int64_t(tokens) + t) * VL, tokens);
+        }
+        t += TB;
     };
-    while (count - t >= tile_tokens && count - t != 4) tile(Int<tile_tokens>{});
-    while (count - t >= 2) tile(Int<2>{});
-    if (t < count) tile(Int<1>{});
+    while (tokens - t >= 3 && tokens - t != 4) tiles(Int<3>{});
+    while (tokens - t >= 2) tiles(Int<2>{});
+    if (t < tokens) tiles(Int<1>{});
 }
 
 /// Rows [n0, n1), which share their scales where they are in pairs. y: of row n0.
 void float_panels(const GemmArgs *a, int32_t n0, int32_t n1, bool pairs, bool moderate, float *y) {
     const Matrix *w = a->w;
     const int64_t padded = round_up(w->cols, VL);
-    float *panel = (float *)a->scratch, *acc = panel + panel_rows * float_cols;
+    const int64_t bits = w->type == WEIGHT_F32 ? 32 : w->type == WEIGHT_FP8 ? 8 : w->type == WEIGHT_FP4 ? 4 : 16;
+    float *panel = (float *)a->scratch, *acc = panel + float_rows * float_cols;
     for (int32_t t0 = 0; t0 < a->tokens; t0 += token_chunk) {
         const int32_t tokens = a->tokens - t0 < token_chunk ? a->tokens - t0 : token_chunk;
-        for (int32_t n = n0; n < n1; n += panel_rows) {
-            const int32_t rows = n1 - n < panel_rows ? n1 - n : panel_rows;
-            const int32_t whole = int32_t(round_up(rows, tile_rows));
+        for (int32_t n = n0; n < n1; n += float_rows) {
+            const int32_t rows = n1 - n < float_rows ? n1 - n : float_rows;
+            const int32_t whole = int32_t(round_up(rows, 4));
             memset(acc, 0, size_t(tokens) * size_t(whole) * VL * sizeof(float));
             for (int64_t k0 = 0; k0 < padded; k0 += float_cols) {
                 const int64_t width = padded - k0 < float_cols ? padded - k0 : int64_t(float_cols);
@@ -272,42 +312,36 @@ void float_panels(const GemmArgs *a, int32_t n0, int32_t n1, bool pairs, bool mo
                         memset(out, 0, size_t(width) * sizeof(float));
                         continue;
                     }
-                    if (k0 + width < padded) prefetch_row(w, n + r, k0 + width, width);
-                    else prefetch_row(w, n + panel_rows + r, 0, float_cols);
+                    const uint8_t *row = w->data + (n + r) * w->row_bytes;
+                    if (k0 + width < padded) prefetch(row + (k0 + width) * bits / 8, width * bits / 8);
+                    else prefetch(row + float_rows * w->row_bytes, width * bits / 8);
                     if (pairs) decode_pairs(a->tables, w, n + r, int32_t(k0), real, moderate, out);
                     else decode_row(a->tables, w, n + r, int32_t(k0), real, out);
                     memset(out + real, 0, size_t(width - real) * sizeof(float));
                 }
                 const float *x = (const float *)a->x + k0 * a->tokens + t0 * width;
-                for (int32_t t = 0; t < tokens; t += panel_tokens) {
-                    const int32_t count = tokens - t < panel_tokens ? tokens - t : panel_tokens;
-                    for (int32_t r = 0; r < whole; r += tile_rows)
-                        float_tiles(x + t * width, width, count, panel + r * float_cols,
-                                    acc + (r * tokens + t * tile_rows) * VL);
-                }
+                float_tiles(x, width, tokens, panel, whole, acc);
             }
             const float factor = moderate ? up : 1.0f;
             for (int32_t t = 0; t < tokens; ++t)
-                for (int32_t r = 0; r < rows; ++r) {
-                    const float *from = acc + ((r - r % tile_rows) * tokens + t * tile_rows + r % tile_rows) * VL;
-                    y[(t0 + t) * a->ldy + (n - n0) + r] = vsum(vload(from)) * factor;
-                }
+                for (int32_t r = 0; r < rows; ++r)
+                    y[(t0 + t) * a->ldy + (n - n0) + r] = vsum(vload(acc + (r * tokens + t) * VL)) * factor;
         }
     }
 }
 
 void avx2_f32_gemm(const GemmArgs *a) {
     const Matrix *w = a->w;
-    const bool direct = a->tokens == 1 && w->cols <= most_direct_cols && w->cols % VL == 0;
+    const bool direct = a->tokens <= few_token_count && w->cols % VL == 0;
     if (!in_pairs(w)) {
         if (direct && !w->scale && w->type == WEIGHT_BF16)
-            token_plain<Bf16Row>(w, a->row0, a->row1, (const float *)a->x, a->y);
+            few_plain<Bf16Row>(a);
         else if (direct && !w->scale && w->type == WEIGHT_F32)
-            token_plain<F32Row>(w, a->row0, a->row1, (const float *)a->x, a->y);
+            few_plain<F32Row>(a);
         else float_panels(a, a->row0, a->row1, false, false, a->y);
         return;
     }
-    const bool few = a->tokens <= few_token_count && w->cols <= most_direct_cols / 4;
+    const bool few = a->tokens <= few_token_count && w->cols <= most_direct_cols / few_token_count;
     const SubnormalsCount here;
     for (int32_t n = a->row0, end; n < a->row1; n = end) {
         end = (n / w->block_rows + 1) * w->block_rows;
