@@ -71,8 +71,8 @@ TEST_CASE("strict parsing gives the release's verdict for every case") {
         }
         const DsmlMessage message = parse_completion_strict(completion, thinking);
         const json &want = item["message"];
-        CHECK(message.content == want["content"]);
-        CHECK(message.reasoning_content == want["reasoning_content"]);
+        CHECK(json(message.content) == want["content"]);
+        CHECK(json(message.reasoning_content) == want["reasoning_content"]);
         CHECK(calls_json(message.tool_calls) == want["tool_calls"]);
         CHECK(json::parse(message_to_json(message)) == want);
     }
@@ -95,19 +95,19 @@ TEST_CASE("where strict parsing succeeds, lenient parsing agrees") {
         CHECK(test::split_that_differs(options, completion) == "");
         if (item.contains("error")) continue;
         const DsmlLenientMessage message = parse_completion_lenient(completion, options);
-        CHECK(message.content == item["message"]["content"]);
-        CHECK(message.reasoning_content == item["message"]["reasoning_content"]);
+        CHECK(json(message.content) == item["message"]["content"]);
+        CHECK(json(message.reasoning_content) == item["message"]["reasoning_content"]);
         CHECK(message.flags == 0);
         REQUIRE(message.tool_calls.size() == item["message"]["tool_calls"].size());
         for (size_t i = 0; i < message.tool_calls.size(); ++i) {
             const DsmlLenientCall &call = message.tool_calls[i];
             const json &want = item["message"]["tool_calls"][i]["function"];
-            CHECK(call.name == want["name"]);
+            CHECK(json(call.name) == want["name"]);
             CHECK(call.complete);
             // Infinity and NaN are what Python prints, but no JSON: lenient parsing makes them strings and says so.
             if (call.flags & kDsmlInvalidJson)
                 CHECK(want["arguments"].get<std::string>().find("NaN") != std::string::npos);
-            else CHECK(call.arguments == want["arguments"]);
+            else CHECK(json(call.arguments) == want["arguments"]);
             CHECK((call.flags & ~(kDsmlUnknownTool | kDsmlInvalidJson)) == 0);
             ++compared;
         }
@@ -158,7 +158,7 @@ TEST_CASE("the assistant turns of the published pairs parse strictly and re-read
             const json &calls = want[turn].contains("tool_calls") ? want[turn]["tool_calls"] : json::array();
             REQUIRE(message.tool_calls.size() == calls.size());
             for (size_t i = 0; i < calls.size(); ++i) {
-                CHECK(message.tool_calls[i].name == calls[i]["function"]["name"]);
+                CHECK(json(message.tool_calls[i].name) == calls[i]["function"]["name"]);
                 CHECK(json::parse(message.tool_calls[i].arguments) ==
                       json::parse(calls[i]["function"]["arguments"].get<std::string>()));
             }
