@@ -24,13 +24,13 @@ void DsmlStreamParser::emit(Kind kind, std::string_view text) {
         out_->back().text += text;
         return;
     }
-    begin_event(kind, call, text);
+    begin_event(kind, call, text, 0);
 }
 
-/// With room for what may join it: growing step by step would cost a small piece more than reading it.
-void DsmlStreamParser::begin_event(Kind kind, uint32_t call, std::string_view text) {
+/// With room for `more` bytes or what may join it: growing step by step would cost a small piece more than reading it.
+void DsmlStreamParser::begin_event(Kind kind, uint32_t call, std::string_view text, size_t more) {
     std::string made;
-    made.reserve(text.size() + std::min(rest().size(), kMostRoom));
+    made.reserve(text.size() + std::max(more, std::min(rest().size(), kMostRoom)));
     made += text;
     out_->push_back({kind, false, 0, call, std::move(made)});
 }
@@ -204,7 +204,7 @@ void DsmlStreamParser::value_text(std::string_view text) {
 void DsmlStreamParser::emit_escaped(std::string_view text) {
     if (text.empty()) return;
     if (out_->empty() || out_->back().kind != Kind::arguments || out_->back().call != calls_ - 1)
-        begin_event(Kind::arguments, calls_ - 1, {});
+        begin_event(Kind::arguments, calls_ - 1, {}, text.size() + text.size() / 8);
     append_json_escaped(out_->back().text, text);
 }
 

@@ -120,7 +120,7 @@ private:
     const DsmlTool *offered(std::string_view name) const;
 
     void emit(DsmlEvent::Kind kind, std::string_view text);
-    void begin_event(DsmlEvent::Kind kind, uint32_t call, std::string_view text);
+    void begin_event(DsmlEvent::Kind kind, uint32_t call, std::string_view text, size_t more);
     void text(std::string_view text);
     void flush_newlines();
     void discard(std::string_view text);
