@@ -111,7 +111,7 @@ struct F32Row {
     static inline __attribute__((always_inline)) vf at(const uint8_t *p) { return vload((const float *)p); }
 };
 
-/// R rows of weights without scales and TB tokens from t0 on. The next R rows' lines are asked for while these are read.
+/// R rows of weights without scales, TB tokens from t0 on. The next R rows' lines are asked for while these are read.
 template <class Format, int R, int TB> DSV4_INLINE void rows_plain(const GemmArgs *a, int32_t n, int32_t t0, float *y) {
     constexpr int32_t line = 64 / Format::bytes;
     const Matrix *w = a->w;
