@@ -17,7 +17,8 @@ int main(int argc, char **argv) {
             else names.push_back(argv[i]);
         }
         if (names.empty()) {
-            std::fprintf(stderr, "usage: %s [--full] [--shape=NAME]... [--check=KIND] [--variant=NAME] PLUGIN...\n", argv[0]);
+            std::fprintf(stderr, "usage: %s [--full] [--shape=NAME]... [--check=KIND] [--variant=NAME] PLUGIN...\n",
+                         argv[0]);
             return 2;
         }
         if (shapes.empty()) shapes.push_back(""); // all

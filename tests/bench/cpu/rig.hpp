@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 #include "core/error.hpp"
 #include "core/model/forward.hpp"
@@ -23,8 +24,8 @@ inline std::vector<std::string> &log_lines() { // what plugins said
     return lines;
 }
 
-inline const dsv4_backend &open_plugin(const std::string &name) {
-    const std::string path = plugin_folder() + "/libdsv4-" + name + ".so";
+inline const dsv4_backend &open_plugin(std::string_view name) { // no reference: -Wdangling-reference of g++ 14
+    const std::string path = plugin_folder() + "/libdsv4-" + std::string(name) + ".so";
     void *library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (!library) throw Error(DSV4_E_UNSUPPORTED, dlerror());
     const auto entry = reinterpret_cast<dsv4_backend_entry_fn>(dlsym(library, DSV4_BACKEND_ENTRY));

@@ -20,7 +20,8 @@ std::atomic<int64_t> left{-1};  // allocations until the failing one; negative: 
 std::atomic<bool> and_all_after{false};
 std::atomic<int64_t> made{0}, live{0};
 
-void *allocate(size_t size) noexcept {
+// Not inlined: g++ 14 would see free() of what its own operator new returned.
+[[gnu::noinline]] void *allocate(size_t size) noexcept {
     const int64_t n = left.load();
     if (n == 0 && and_all_after) return nullptr;
     if (n >= 0 && left.fetch_sub(1) == 0) {
@@ -31,7 +32,7 @@ void *allocate(size_t size) noexcept {
     if (p) ++made, ++live;
     return p;
 }
-void release(void *p) noexcept {
+[[gnu::noinline]] void release(void *p) noexcept {
     if (!p) return;
     --live;
     std::free(p);
