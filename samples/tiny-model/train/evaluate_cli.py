@@ -136,7 +136,9 @@ def main():
     res, total, nll, sums = {}, Counter(), 0.0, {"answer": [], "calls": [], "malformed": [], "grammar": []}
     for g, n in evalset.SETS[a.set].items():
         if a.groups and g not in a.groups.split(","): continue
-        res[g], st, loss, ss = evaluate(lib, g, list(evalset.items(g, min(n, a.limit)))[a.skip:], a.written, a.show)
+        items = list(evalset.items(g, min(n, a.limit)))[a.skip:]
+        if not items: raise SystemExit(f"{g}: nothing is left of {n} with --skip {a.skip} --limit {a.limit}; --limit is the number of the last one")
+        res[g], st, loss, ss = evaluate(lib, g, items, a.written, a.show)
         print(g, json.dumps(res[g]), flush=True)
         if g in ("whole", "votes", "far"): continue                # with scores of their own
         total.update(st)
