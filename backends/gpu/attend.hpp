@@ -111,11 +111,11 @@ __device__ __forceinline__ uint4 eight_latents(const CacheView &cache, const uin
     const int plain = cache.head_dim - cache.rope_dims;
     if (i >= plain) {
         const auto *p = reinterpret_cast<const uint2 *>(row + plain + 2 * (i - plain));
-        const uint2 a = __ldg(p), b = __ldg(p + 1);
+        const uint2 a = p[0], b = p[1];
         return make_uint4(a.x, a.y, b.x, b.y);
     }
-    const uint2 raw = __ldg(reinterpret_cast<const uint2 *>(row + i));
-    const PairScale scale = Fp8::scale(__ldg(row + plain + 2 * cache.rope_dims + i / 64));
+    const uint2 raw = *reinterpret_cast<const uint2 *>(row + i);
+    const PairScale scale = Fp8::scale(row[plain + 2 * cache.rope_dims + i / 64]);
     const uint32_t words[2] = {raw.x, raw.y};
     uint32_t out[4];
     decode_piece<Fp8>(words, scale, out); // 0 2, 1 3, 4 6, 5 7

@@ -72,6 +72,14 @@ __device__ __forceinline__ float fake_fp4(float x, int exponent) {
     return round_e2m1(scaled) * power_of_two(exponent);
 }
 
+/// Eight float32 neighbours, 16-byte aligned. Not through the read-only path: that is for memory which nobody writes
+/// while the kernel lives, and a kernel launched early lives while the former still writes.
+__device__ __forceinline__ void load_eight(const float *p, float (&out)[8]) {
+    const float4 a = *reinterpret_cast<const float4 *>(p), b = *reinterpret_cast<const float4 *>(p + 4);
+    out[0] = a.x, out[1] = a.y, out[2] = a.z, out[3] = a.w;
+    out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
+}
+
 // ---- weights, one value or eight at a time ------------------------------------------------------------------------
 
 __host__ __device__ __forceinline__ float scale_at(const Matrix &m, int32_t row, int32_t column) {

@@ -12,12 +12,6 @@ constexpr int piece = 256, mixes_at_once = 8, tokens_at_once = 8, finish_threads
 
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
-__device__ __forceinline__ void load_eight(const float *p, float (&out)[8]) {
-    const float4 a = *reinterpret_cast<const float4 *>(p), b = *reinterpret_cast<const float4 *>(p + 4);
-    out[0] = a.x, out[1] = a.y, out[2] = a.z, out[3] = a.w;
-    out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
-}
-
 /// partial [row][piece][mixes + 1]: dot(fn[i], X) over the piece, then sum of squares. Grid: pieces, groups of mixes,
 /// rows.
 __global__ void mixing_pieces(Collapse w, Rows rows, float *partial) {
@@ -218,17 +212,17 @@ __global__ void __launch_bounds__(finish_threads)
                 make_float4(settle(v[i].x * r * norm[0]), settle(v[i].y * r * norm[1]), settle(v[i].z * r * norm[2]),
                             settle(v[i].w * r * norm[3]));
         }
-        return;
+    } else {
+        for (int c = thread; c < D; c += finish_threads) {
+            float sum = 0;
+            for (int j = 0; j < M; ++j) sum = fmaf(pre[j], X[j * D + c], sum);
+            sum = settle(sum);
+            squares = fmaf(sum, sum, squares);
+            out[c] = sum;
+        }
+        const float r = 1.0f / sqrtf(block_sum(squares, scratch) / float(D) + w.rms_eps);
+        for (int c = thread; c < D; c += finish_threads) out[c] = settle(out[c] * r * w.norm[c]); // each thread its own
     }
-    for (int c = thread; c < D; c += finish_threads) {
-        float sum = 0;
-        for (int j = 0; j < M; ++j) sum = fmaf(pre[j], X[j * D + c], sum);
-        sum = settle(sum);
-        squares = fmaf(sum, sum, squares);
-        out[c] = sum;
-    }
-    const float r = 1.0f / sqrtf(block_sum(squares, scratch) / float(D) + w.rms_eps);
-    for (int c = thread; c < D; c += finish_threads) out[c] = settle(out[c] * r * w.norm[c]); // each thread its own
 }
 
 /// X'_k = post_k y + sum_j comb[j][k] X_j; a thread has a channel of every stream. Grid: rows, channels.

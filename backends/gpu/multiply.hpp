@@ -114,11 +114,6 @@ template <class F> __device__ __forceinline__ uint4 pack_piece(const float (&v)[
                       pack_bf16(v[F::order(4)], v[F::order(5)]), pack_bf16(v[F::order(6)], v[F::order(7)]));
 }
 
-__device__ __forceinline__ void load_eight(const float *p, float (&v)[8]) {
-    const float4 a = __ldg(reinterpret_cast<const float4 *>(p)), b = __ldg(reinterpret_cast<const float4 *>(p) + 1);
-    v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
-}
-
 /// Eight input values of a column at k (< w.columns), whatever the input is made of.
 __device__ __forceinline__ void load_input(const Work &work, int32_t column, int k, float (&v)[8]) {
     const int64_t at = work.input_row(column) * work.ldx + k;

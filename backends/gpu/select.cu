@@ -90,13 +90,13 @@ __device__ __forceinline__ uint4 load_codes(const CacheView &cache, const uint8_
     uint32_t w[4];
     if (cache.key_bytes % 4 == 0) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) w[i] = __ldg(reinterpret_cast<const uint32_t *>(at) + i);
+        for (int i = 0; i < 4; ++i) w[i] = reinterpret_cast<const uint32_t *>(at)[i];
     } else {
 #pragma unroll
         for (int i = 0; i < 4; ++i)
             w[i] = at[4 * i] | at[4 * i + 1] << 8 | at[4 * i + 2] << 16 | uint32_t(at[4 * i + 3]) << 24;
     }
-    scale = __ldg(row + cache.index_dim / 2 + t);
+    scale = row[cache.index_dim / 2 + t];
     return make_uint4(w[0], w[1], w[2], w[3]);
 }
 
