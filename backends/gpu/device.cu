@@ -1,6 +1,6 @@
 // The plugin's table and its one export; devices.
-#include <algorithm>
 #include "backends/gpu/ops.hpp"
+#include <algorithm>
 
 #if !defined(DSV4_GPU_BUILD)
 #define DSV4_GPU_BUILD "unknown build"
@@ -86,9 +86,11 @@ dsv4_status device_open(const dsv4_device_options *given, dsv4_device **out, dsv
         device->properties = device_properties(device->index);
         if (const std::string why = obstacle(device->properties); !why.empty()) throw Failure(DSV4_E_UNSUPPORTED, why);
         const std::string variant(o.variant.data ? o.variant.data : "", o.variant.size);
-        if (!variant.empty() && variant != device->properties.variant)
-            throw Failure(DSV4_E_UNSUPPORTED,
-                          "no variant '" + variant + "'; this card has " + device->properties.variant);
+        if (Properties &p = device->properties; p.warpgroups && variant + "a" == p.variant)
+            p.warpgroups = false, p.variant = variant; // what older cards run
+        else if (!variant.empty() && variant != p.variant)
+            throw Failure(DSV4_E_UNSUPPORTED, "no variant '" + variant + "'; this card has " + p.variant +
+                                                  (p.warpgroups ? ", or without its own letter" : ""));
         {
             const Current current(device->index); // the card answers, and its code is in this plugin
             size_t left = 0, total = 0;
@@ -133,8 +135,13 @@ const void *ops(dsv4_device *, uint32_t family) {
 }
 
 const dsv4_attention_ops &attention_ops() {
-    static const dsv4_attention_ops table = {sizeof(dsv4_attention_ops), 0, attention_project, attention_compress,
-                                        attention_select, attention_attend, attention_output};
+    static const dsv4_attention_ops table = {sizeof(dsv4_attention_ops),
+                                             0,
+                                             attention_project,
+                                             attention_compress,
+                                             attention_select,
+                                             attention_attend,
+                                             attention_output};
     return table;
 }
 const dsv4_moe_ops &moe_ops() {
@@ -147,7 +154,7 @@ namespace {
 void shutdown() {} // no threads, and nothing lives past its objects
 
 const dsv4_backend backend = {sizeof(dsv4_backend), DSV4_BACKEND_ABI, backend_name, DSV4_GPU_BUILD, probe, device_open,
-                              device_close, device_query, ops, shutdown};
+                              device_close,         device_query,     ops,          shutdown};
 
 } // namespace
 

@@ -8,8 +8,6 @@
 
 namespace dsv4::gpu {
 
-constexpr int tile_columns = 64; // pairs of an expert in one tile
-
 /// The pairs of one expert, plan.pairs[first, first + count), and where its matrices are (w1, w3, w2): a block is one
 /// load away from its weights. Pair p is token p / k with its expert p % k.
 struct Group {
@@ -25,9 +23,10 @@ struct Plan {
     int32_t *pairs;  // ascending within a group
 };
 
-/// Block e finds the pairs of expert e and everything that lies before them. Grid: experts.
+/// Block e finds the pairs of expert e and everything that lies before them; `width` pairs of an expert make a tile.
+/// Grid: experts.
 __global__ void __launch_bounds__(block_threads)
-    plan_kernel(const int32_t *route, StepView step, int32_t active, Lists lists, Plan plan) {
+    plan_kernel(const int32_t *route, StepView step, int32_t active, Lists lists, Plan plan, int32_t width) {
     enter_kernel();
     DSV4_SHARED(int, scratch, [4][32]);
     int *counts = dynamic_shared<int>();
@@ -43,7 +42,7 @@ __global__ void __launch_bounds__(block_threads)
     for (int i = me; i < end; i += block_threads) {
         first += counts[i];
         group += counts[i] > 0;
-        tile += int(ceil_div(counts[i], tile_columns));
+        tile += int(ceil_div(counts[i], width));
     }
     first = block_sum(first, scratch[0]), group = block_sum(group, scratch[1]), tile = block_sum(tile, scratch[2]);
     if (e == 0) {

@@ -134,7 +134,7 @@ void finish_segments(dsv4_queue &queue, Dense d) {
 }
 
 /// Every distinct input once.
-void pack(dsv4_queue &queue, Dense &d) {
+void pack(dsv4_queue &queue, Dense &d, bool wide) {
     std::vector<size_t> at(size_t(d.count), 0);
     std::vector<int> like(size_t(d.count), -1);
     size_t total = 0;
@@ -161,7 +161,7 @@ void pack(dsv4_queue &queue, Dense &d) {
         a.packed = to;
         const unsigned blocks = unsigned(ceil_div(padded(a.w.columns) / 8, block_threads));
         launch_early(pack_inputs<PackSource>, dim3(blocks, unsigned(d.live.grid)), block_threads, 0, queue.stream,
-                     PackSource{a.w, a.x, a.ldx, d.live}, to);
+                     PackSource{a.w, a.x, a.ldx, d.live}, to, wide);
     }
 }
 
@@ -199,16 +199,15 @@ void multiply_on_matrix_units(dsv4_queue &queue, Dense d) {
         if (most > 1) finish_segments(queue, d);
         return;
     }
-    pack(queue, d);
+    const Tiles tiles(queue.device.properties);
+    pack(queue, d, tiles.wide);
     const unsigned blocks = number_blocks(d, KERNEL_MANY);
-    const bool wide =
-        tile_bytes(128) <= shared && int64_t(blocks) * ceil_div(columns, 128) >= queue.device.properties.processors;
-    const int width = wide ? 128 : 64;
+    const int width =
+        tiles.fit(128) && int64_t(blocks) * ceil_div(columns, 128) >= queue.device.properties.processors ? 128 : 64;
     const auto across = unsigned(ceil_div(columns, width));
     int most = 1;
     if (int64_t(blocks) * across < queue.device.properties.processors) most = take_partials(queue, d);
-    launch_early(wide ? multiply_many<Dense, 128> : multiply_many<Dense, 64>, dim3(blocks, across, unsigned(most)),
-                 block_threads, tile_bytes(width), queue.stream, d);
+    tiles.launch(queue, width, dim3(blocks, across, unsigned(most)), d);
     if (most > 1) finish_segments(queue, d);
 }
 

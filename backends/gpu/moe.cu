@@ -16,7 +16,7 @@ class Call {
     Call(dsv4_queue &queue, const dsv4_batch &batch, const dsv4_block &block, const dsv4_buffer &x,
          const dsv4_buffer &route, dsv4_buffer &y)
         : queue_(queue), batch_(batch), block_(block), shape_(block.shape), route_(route.row(0)), input_(x.row(0)),
-          y_(y.row(0)) {
+          y_(y.row(0)), kernels_(queue.device.properties) {
         if (!block.w1.list || !block.w2.list || !block.w3.list)
             throw Failure(DSV4_E_MODEL, block.name() + " has no experts");
         has_shared_ = block.has(DSV4_ROLE_SHARED_W1);
@@ -106,13 +106,14 @@ class Call {
     void make_plan() {
         const auto experts = size_t(shape_.experts);
         groups_ = int32_t(std::min(pairs_, experts));
-        tiles_ = int32_t(pairs_ / tile_columns) + groups_;
+        width_ = kernels_.fit(128) && pairs_ > 64 * experts ? 128 : 64;
+        tiles_ = int32_t(pairs_ / size_t(width_)) + groups_;
         auto *groups = queue_.scratch<Group>(SCRATCH_A, experts + ceil_div(int64_t(pairs_ + 2) * 4, sizeof(Group)));
         auto *counts = reinterpret_cast<int32_t *>(groups + experts);
         plan_ = {counts, groups, counts + 2};
         launch_early(plan_kernel, dim3(unsigned(experts)), block_threads, experts * 4, queue_.stream,
                      reinterpret_cast<const int32_t *>(route_), batch_.view, shape_.active_experts,
-                     Lists{{block_.w1.list, block_.w3.list, block_.w2.list}}, plan_);
+                     Lists{{block_.w1.list, block_.w3.list, block_.w2.list}}, plan_, width_);
     }
 
     Experts source(int32_t first_matrix, int32_t matrices, int32_t divisor) const {
@@ -158,13 +159,13 @@ class Call {
                      dim3(unsigned(ceil_div(padded(side.columns) / 8, block_threads)), unsigned(rows.grid)),
                      block_threads, 0, queue_.stream,
                      PackRows{like, side.x, side.up, route, side.ldx, rows, shape_.active_experts, shape_.swiglu_limit},
-                     to);
+                     to, kernels_.wide);
         return to;
     }
 
     /// `rows`: of the routed experts' input.
     void multiply(Experts e, const Matrix &like, const Matrix &shared_like, const Rows &rows) {
-        e.shared_blocks = has_shared_ ? int32_t(ceil_div(int64_t(tokens_), tile_columns)) : 0;
+        e.shared_blocks = has_shared_ ? int32_t(ceil_div(int64_t(tokens_), width_)) : 0;
         const auto tiles = unsigned(tiles_ + e.shared_blocks);
         if (!units_) return multiply_plain_all(e, like, shared_like, rows, tiles);
         if (few_) {
@@ -187,8 +188,7 @@ class Call {
         auto *packed = queue_.scratch<uint16_t>(SCRATCH_H, routed + shared);
         e.routed.packed = pack(e.routed, like, route_, rows, packed);
         if (has_shared_) e.shared.packed = pack(e.shared, shared_like, nullptr, batch_.token_rows(), packed + routed);
-        launch_early(multiply_many<Experts, tile_columns>, dim3(row_blocks(e, KERNEL_MANY), tiles), block_threads,
-                     tile_bytes(tile_columns), queue_.stream, e);
+        kernels_.launch(queue_, width_, dim3(row_blocks(e, KERNEL_MANY), tiles), e);
     }
 
     void multiply_plain_all(Experts e, const Matrix &like, const Matrix &shared_like, const Rows &rows,
@@ -203,7 +203,7 @@ class Call {
             }
         }
         launch_early(multiply_plain<Experts>, dim3(row_blocks(e, KERNEL_PLAIN), tiles), block_threads, 0, queue_.stream,
-                     e, tile_columns, 1);
+                     e, width_, 1);
     }
 
     dsv4_queue &queue_;
@@ -216,7 +216,8 @@ class Call {
     bool has_shared_, units_ = false, few_ = false;
     Matrix shared_[3] = {}; // w1, w3, w2
     Plan plan_{};
-    int32_t groups_ = 0, tiles_ = 0;
+    Tiles kernels_;
+    int32_t groups_ = 0, tiles_ = 0, width_ = 64; // groups, their tiles, the most columns of a tile
 };
 
 } // namespace

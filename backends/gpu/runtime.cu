@@ -78,6 +78,9 @@ Properties device_properties(int index) {
     out.variant = "sm_" + std::to_string(p.major * 10 + p.minor) + (p.major == 9 ? "a" : "");
     out.shared_bytes = p.sharedMemPerBlockOptin;
 #endif
+#if defined(DSV4_GPU_CUDA) && defined(DSV4_GPU_WARPGROUPS)
+    out.warpgroups = p.major == 9 && p.minor == 0;
+#endif
     return out;
 }
 

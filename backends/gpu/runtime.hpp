@@ -14,6 +14,7 @@ struct Properties {
     int32_t processors;   // multiprocessors or compute units
     int32_t major, minor; // compute capability; HIP: of the gfx number
     size_t shared_bytes;  // dynamic shared memory that a block may ask for
+    bool warpgroups = false; // it multiplies by warpgroups, and the plugin has the code (warpgroup.hpp)
 };
 
 int device_count(); // throws where no card can be reached, saying why

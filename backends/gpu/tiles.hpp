@@ -2,7 +2,7 @@
 // stages ahead, are decoded once and put into shared memory; activations, packed in operand order before, are copied
 // there asynchronously. A stage is 64 values of k: two slabs.
 #pragma once
-#include "backends/gpu/multiply.hpp"
+#include "backends/gpu/wide.hpp"
 
 namespace dsv4::gpu {
 
@@ -215,27 +215,47 @@ __global__ void __launch_bounds__(block_threads, 1) multiply_many(DSV4_PARAMETER
     }
 }
 
-/// The inputs of `work` into operand order: [columns, padded(k)] bf16.
-template <class F> __device__ __forceinline__ void pack_row(const Work &work, int32_t row, uint16_t *to) {
+/// The inputs of `work` into operand order: [columns, padded(k)] bf16; `wide`: for multiply_wide.
+template <class F> __device__ __forceinline__ void pack_row(const Work &work, int32_t row, uint16_t *to, bool wide) {
     const int K = work.w.columns, q = int(blockIdx.x) * block_threads + int(threadIdx.x), k = piece_start<F>(q);
     if (q >= padded(K) / 8) return;
     float v[8] = {};
     if (k < K) load_input(work, row, k, v);
-    *reinterpret_cast<uint4 *>(to + int64_t(row) * padded(K) + q * 8) = pack_piece<F>(v);
+    to += int64_t(row) * padded(K);
+    if (wide) pack_wide(to, q, pack_piece<F>(v));
+    else *reinterpret_cast<uint4 *>(to + q * 8) = pack_piece<F>(v);
 }
 
 /// Grid: pieces of k, rows.
 template <class Source>
-__global__ void __launch_bounds__(block_threads) pack_inputs(DSV4_PARAMETER Source source, uint16_t *to) {
+__global__ void __launch_bounds__(block_threads) pack_inputs(DSV4_PARAMETER Source source, uint16_t *to, bool wide) {
     enter_kernel();
     Work work;
     const auto row = int32_t(blockIdx.y);
     if (!source.find_row(work, row)) return;
     switch (work.w.dtype) {
-    case DSV4_FP4_E2M1: pack_row<Fp4>(work, row, to); break;
-    case DSV4_FP8_E4M3: pack_row<Fp8>(work, row, to); break;
-    default: pack_row<Bf16>(work, row, to);
+    case DSV4_FP4_E2M1: pack_row<Fp4>(work, row, to, wide); break;
+    case DSV4_FP8_E4M3: pack_row<Fp8>(work, row, to, wide); break;
+    default: pack_row<Bf16>(work, row, to, wide);
     }
 }
+
+/// Which of the two kernels for many columns a device runs: multiply_wide where it can.
+struct Tiles {
+    explicit Tiles(const Properties &p)
+        : wide(p.warpgroups && p.shared_bytes >= wide_bytes(64)), shared_bytes(p.shared_bytes) {}
+
+    size_t bytes(int width) const { return wide ? wide_bytes(width) : tile_bytes(width); }
+    bool fit(int width) const { return bytes(width) <= shared_bytes; }
+    /// width: 64, or 128 where that fits. Inputs are packed for `wide`.
+    template <class Source> void launch(dsv4_queue &queue, int width, dim3 grid, const Source &source) const {
+        const auto kernel = wide ? (width > 64 ? multiply_wide<Source, 128> : multiply_wide<Source, 64>)
+                                 : (width > 64 ? multiply_many<Source, 128> : multiply_many<Source, 64>);
+        launch_early(kernel, grid, block_threads, bytes(width), queue.stream, source);
+    }
+
+    bool wide;
+    size_t shared_bytes;
+};
 
 } // namespace dsv4::gpu

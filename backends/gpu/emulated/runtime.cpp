@@ -131,7 +131,10 @@ using emulated::Locked;
 using emulated::memory;
 
 int device_count() { return 1; }
-Properties device_properties(int) { return {"host, emulated", "emulated", 2, 8, 0, emulated::shared_limit()}; }
+Properties device_properties(int) {
+    const bool warpgroups = std::getenv("DSV4_EMULATED_WARPGROUPS");
+    return {"host, emulated", "emulated", 2, 8, 0, emulated::shared_limit(), warpgroups};
+}
 void memory_info(size_t &free_bytes, size_t &total_bytes) {
     const Locked locked(memory().lock);
     emulated::check_alive();

@@ -1,5 +1,6 @@
 // gpu_bench: what each operator of a backend takes at true widths, and how far that is from reading its bytes once.
 //   --backend NAME      cuda
+//   --variant NAME      of the backend's; the card's best
 //   --shape NAME        flash, pro, or a small one of the conformance suite
 //   --context N         positions before the decode step (4096)
 //   --experts N         routed experts of a layer (64; the published models have more, and a batch then touches more)
@@ -27,7 +28,7 @@ using namespace dsv4::conformance;
 namespace {
 
 struct Options {
-    std::string backend = "cuda", shape = "flash";
+    std::string backend = "cuda", shape = "flash", variant;
     int32_t context = 4096, experts = 64, copies = 2, repeats = 15;
     std::vector<int32_t> batch = {1, 8, 32}, prefill = {2048, 8192}, ratios = {0, 4, 128};
 };
@@ -330,7 +331,9 @@ int run(const Options &o) {
         if (known.name == o.shape) c = known;
     if (c.name.empty()) throw std::runtime_error("no shape " + o.shape + "; there are those of the conformance suite");
     if (c.wide) c.shape.experts = o.experts;
-    const Device device(backend, {});
+    DeviceChoice choice;
+    choice.variant = o.variant;
+    const Device device(backend, choice);
     const Clock clock(backend, device);
     const dsv4_device_info info = device.info();
     const double bandwidth = copy_bandwidth(device, clock, c.shape, !c.wide);
@@ -395,6 +398,7 @@ int main(int argc, char **argv) {
             const std::string name = argv[i];
             const char *value = argv[i + 1];
             if (name == "--backend") o.backend = value;
+            else if (name == "--variant") o.variant = value;
             else if (name == "--shape") o.shape = value;
             else if (name == "--context") o.context = std::atoi(value);
             else if (name == "--experts") o.experts = std::atoi(value);
