@@ -92,10 +92,10 @@ bool takes_matrix_units(const dsv4_device &device, const CacheView &cache) {
            cache.rope_dims % 8 == 0;
 }
 
-template <class S, bool whole> void attend_splits(const dsv4_queue &queue, const Attend &a, int32_t tokens) {
+template <class S, bool whole> void attend_splits(dsv4_queue &queue, const Attend &a, int32_t tokens) {
     const dim3 grid(unsigned(ceil_div(a.heads, S::heads)), whole ? 1u : unsigned(a.splits), unsigned(tokens));
     launch_early(split_kernel<S, whole>, grid, S::threads, attend_bytes(S::row_tiles, S::keys, a.cache.head_dim),
-                 queue.stream, a);
+                 queue.stream(), a);
 }
 using Low = Shape<1, 4, 64>;    // one row tile, few splits of keys: 16 heads
 using Spread = Shape<1, 8, 64>; // more subgroups for them
@@ -109,7 +109,7 @@ void attend_plain(dsv4_queue &queue, Attend a, int32_t tokens) {
     a.partial = queue.scratch<float>(SCRATCH_A, per_token * size_t(slice));
     for (int32_t t = 0; t < tokens; t += slice)
         launch_early(plain_kernel, dim3(unsigned(a.heads), unsigned(std::min(slice, tokens - t))), 128,
-                     size_t(a.cache.head_dim) * 8, queue.stream, a, t, queue.device.official());
+                     size_t(a.cache.head_dim) * 8, queue.stream(), a, t, queue.device.official());
 }
 
 } // namespace
@@ -153,7 +153,7 @@ dsv4_status attention_attend(dsv4_queue *queue, const dsv4_batch *batch, const d
                             : tall   ? attend_splits<Tall, true>
                                      : attend_splits<Low, true>;
         attend(*queue, a, tokens);
-        if (!whole) launch_early(merge_kernel, dim3(unsigned(s.heads), unsigned(tokens)), 128, 0, queue->stream, a);
+        if (!whole) launch_early(merge_kernel, dim3(unsigned(s.heads), unsigned(tokens)), 128, 0, queue->stream(), a);
     });
 }
 

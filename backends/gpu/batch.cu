@@ -106,8 +106,8 @@ void dsv4_batch::set(dsv4_queue &queue, const dsv4_step &s) {
     put(at.slot, s.slot, s.sequences);
     put(at.output_row, s.output_row, s.outputs);
     put(at.block_table, s.block_table, table);
-    copy_pinned(memory_.data(), to, (at.block_table + size_t(table)) * 4, queue.stream);
-    event_record(uploaded, queue.stream);
+    copy_pinned(memory_.data(), to, (at.block_table + size_t(table)) * 4, queue.stream());
+    event_record(uploaded, queue.stream());
     tokens = grid_tokens = s.tokens;
     sequences = grid_sequences = s.sequences;
     outputs = grid_outputs = s.outputs;

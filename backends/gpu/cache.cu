@@ -128,7 +128,7 @@ dsv4_status cache_read(dsv4_queue *queue, const dsv4_cache *c, int32_t part, int
         const uint8_t *from = (window ? v.window : keys ? v.keys : v.entries) +
                               (int64_t(owner) * have + first) * bytes;
         std::vector<uint8_t> raw(size_t(rows) * size_t(bytes));
-        copy_to_host(raw.data(), from, raw.size(), queue->stream);
+        copy_to_host(raw.data(), from, raw.size(), queue->stream());
         for (int32_t r = 0; r < rows; ++r)
             if (keys) decode_key(v, raw.data() + int64_t(r) * bytes, values + int64_t(r) * width);
             else decode_row(v, raw.data() + int64_t(r) * bytes, values + int64_t(r) * width);

@@ -156,10 +156,11 @@ dsv4_status attention_compress(dsv4_queue *queue, const dsv4_batch *batch, const
         if (r != cache->view.ratio)
             throw Failure(DSV4_E_INVALID, "a block of ratio " + std::to_string(r) + " with a cache of ratio " +
                                               std::to_string(cache->view.ratio));
+        dsv4_queue &q = queue->beside(false);
         const bool csa = r == 4;
         const auto channels = size_t(cache->view.channels), index_channels = size_t(csa ? 2 * di : 0);
-        auto *kv = queue->scratch<float>(SCRATCH_A, tokens * channels),
-             *score = queue->scratch<float>(SCRATCH_B, tokens * channels);
+        auto *kv = q.scratch<float>(SCRATCH_A, tokens * channels),
+             *score = q.scratch<float>(SCRATCH_B, tokens * channels);
         Product products[4] = {whole(block->matrix(DSV4_ROLE_COMP_WKV), x->row(0), kv),
                                whole(block->matrix(DSV4_ROLE_COMP_WGATE), x->row(0), score)};
         Pool pool = {
@@ -173,8 +174,8 @@ dsv4_status attention_compress(dsv4_queue *queue, const dsv4_batch *batch, const
                       int32_t(channels),
                       false};
         if (csa) {
-            auto *index_kv = queue->scratch<float>(SCRATCH_C, tokens * index_channels),
-                 *index_score = queue->scratch<float>(SCRATCH_D, tokens * index_channels);
+            auto *index_kv = q.scratch<float>(SCRATCH_C, tokens * index_channels),
+                 *index_score = q.scratch<float>(SCRATCH_D, tokens * index_channels);
             products[2] = whole(block->matrix(DSV4_ROLE_INDEX_COMP_WKV), x->row(0), index_kv);
             products[3] = whole(block->matrix(DSV4_ROLE_INDEX_COMP_WGATE), x->row(0), index_score);
             pool.of[1] = {index_kv,
@@ -186,12 +187,12 @@ dsv4_status attention_compress(dsv4_queue *queue, const dsv4_batch *batch, const
                           true};
         }
         for (Product &p : products) p.unrounded = p.keep_output = true; // float32 up to the pooled value
-        linear(*queue, batch->token_rows(), products, csa ? 4 : 2);
+        linear(q, batch->token_rows(), products, csa ? 4 : 2);
         const dim3 grid(unsigned(tokens), csa ? 2 : 1);
         const int32_t longest = csa && di > s.head_dim ? di : s.head_dim;
-        launch_early(pool_kernel, grid, pool_threads, size_t(longest) * 4, queue->stream, pool);
+        launch_early(pool_kernel, grid, pool_threads, size_t(longest) * 4, q.stream(), pool);
         if (int32_t(tokens) > cache->desc.state_slack + 1)
-            launch_early(ring_kernel, grid, pool_threads, 0, queue->stream, pool);
+            launch_early(ring_kernel, grid, pool_threads, 0, q.stream(), pool);
     });
 }
 

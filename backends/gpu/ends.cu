@@ -27,7 +27,7 @@ dsv4_status embed(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_block *
         const Matrix &table = ends->matrix(DSV4_ROLE_EMBED);
         const Rows rows = batch->token_rows();
         launch_early(embed_rows, dim3(unsigned(rows.grid), unsigned(ceil_div(table.columns, 8 * 128))), dim3(128), 0,
-                     queue->stream, table, batch->view.token, streams->row(0), ends->shape.streams, rows);
+                     queue->stream(), table, batch->view.token, streams->row(0), ends->shape.streams, rows);
     });
 }
 

@@ -39,7 +39,7 @@ dsv4_status begin(dsv4_queue *queue, dsv4_batch *batch, const dsv4_graph_limits 
                                               " for a batch of " + std::to_string(batch->max_tokens) + " tokens, " +
                                               std::to_string(batch->max_sequences) + " sequences");
         must_fit(*batch, l, "graph begin");
-        capture_begin(queue->stream);
+        capture_begin(queue->stream());
         queue->recording = batch;
         queue->limits = l;
         batch->grid_tokens = l.tokens;
@@ -58,12 +58,12 @@ dsv4_status end(dsv4_queue *queue, dsv4_graph **out, dsv4_error *err) {
         batch->grid_sequences = batch->sequences;
         batch->grid_outputs = batch->outputs;
         batch->grid_positions = batch->positions;
-        if (!out) return capture_abandon(queue->stream);
+        if (!out) return capture_abandon(queue->stream());
         auto graph = std::make_unique<dsv4_graph>();
         graph->batch = batch;
         graph->limits = queue->limits;
         graph->device = queue->device.index;
-        graph->graph = capture_end(queue->stream);
+        graph->graph = capture_end(queue->stream());
         *out = graph.release();
     });
 }
@@ -71,7 +71,7 @@ dsv4_status end(dsv4_queue *queue, dsv4_graph **out, dsv4_error *err) {
 dsv4_status launch_graph(dsv4_queue *queue, dsv4_graph *graph, dsv4_error *err) {
     return on_device(err, *queue, [&] {
         must_fit(*graph->batch, graph->limits, "graph launch");
-        graph_launch(graph->graph, queue->stream);
+        graph_launch(graph->graph, queue->stream());
     });
 }
 
@@ -95,7 +95,7 @@ Event &stamp_of(dsv4_queue &queue, uint32_t number) {
 }
 
 dsv4_status stamp(dsv4_queue *queue, uint32_t number, dsv4_error *err) {
-    return on_device(err, *queue, [&] { event_record(stamp_of(*queue, number), queue->stream); });
+    return on_device(err, *queue, [&] { event_record(stamp_of(*queue, number), queue->stream()); });
 }
 
 dsv4_status elapsed(dsv4_queue *queue, uint32_t from, uint32_t to, double *seconds, dsv4_error *err) {

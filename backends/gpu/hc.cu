@@ -270,7 +270,7 @@ dsv4_status post(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_buffer *
         const int D = int(y->width), M = int(streams->width / y->width), threads = D >= 128 ? 128 : 32;
         const Rows rows = batch->token_rows();
         const dim3 grid(unsigned(rows.grid), unsigned(ceil_div(D, threads)));
-        launch_early(M <= 4 ? expand<4> : expand<most_streams>, grid, dim3(unsigned(threads)), 0, queue->stream,
+        launch_early(M <= 4 ? expand<4> : expand<most_streams>, grid, dim3(unsigned(threads)), 0, queue->stream(),
                      streams->row(0), y->row(0), mix->row(0), M, D, queue->device.official(), rows);
     });
 }
@@ -285,10 +285,10 @@ void collapse_streams(dsv4_queue &queue, const Rows &rows, const Collapse &work)
     float *partial = queue.scratch<float>(SCRATCH_PARTIAL_2, size_t(rows.grid) * size_t(pieces) * size_t(mixes + 1));
     if (!rows.grid) return;
     const dim3 grid(unsigned(pieces), unsigned(ceil_div(mixes, mixes_at_once)), unsigned(ceil_div(rows.grid, tokens)));
-    launch_early(mixing_pieces, grid, dim3(unsigned(32 * tokens)), 0, queue.stream, work, rows, partial);
+    launch_early(mixing_pieces, grid, dim3(unsigned(32 * tokens)), 0, queue.stream(), work, rows, partial);
     const bool four = work.streams_count <= 4 && work.hidden % 4 == 0 && work.hidden <= 16 * finish_threads;
     launch_early(four ? finish_mixing<true> : finish_mixing<false>, dim3(unsigned(rows.grid), work.mix ? 2u : 1u),
-                 dim3(finish_threads), 0, queue.stream, work, rows, partial, pieces);
+                 dim3(finish_threads), 0, queue.stream(), work, rows, partial, pieces);
 }
 
 const dsv4_hc_ops &hc_ops() {

@@ -15,7 +15,7 @@ struct Dense {
         const uint16_t *packed;
         int64_t ldx, ldy;
         int32_t first, rows;
-        bool round_output;
+        bool round_output, residual;
     };
     Item items[most_products];
     int32_t first_block[most_products + 1];
@@ -35,7 +35,7 @@ struct Dense {
         work.x = item.x, work.ldx = item.ldx, work.packed = item.packed;
         work.y = item.y, work.ldy = item.ldy, work.partial = item.partial;
         work.column_count = live.grid, work.divisor = 1;
-        work.round_output = item.round_output;
+        work.round_output = item.round_output, work.residual = item.residual;
         return work.column < work.columns;
     }
 };
@@ -45,10 +45,11 @@ struct PackSource {
     Matrix w; // its type and columns alone
     const float *x;
     int64_t ldx;
+    bool residual;
     Rows live;
     __device__ __forceinline__ bool find_row(Work &work, int32_t row) const {
         work = {};
-        work.w = w, work.x = x, work.ldx = ldx, work.divisor = 1;
+        work.w = w, work.x = x, work.ldx = ldx, work.divisor = 1, work.residual = residual;
         return row < live.live();
     }
 };
@@ -91,7 +92,8 @@ Dense dense(const Rows &live, const std::vector<Product> &products, bool officia
     d.count = int32_t(products.size());
     for (int i = 0; i < d.count; ++i) {
         const Product &p = products[size_t(i)];
-        d.items[i] = {p.w, p.x, p.y, nullptr, nullptr, p.ldx, p.ldy, p.first, p.rows, official && !p.keep_output};
+        d.items[i] = {p.w,       p.x, p.y, nullptr, nullptr, p.ldx, p.ldy, p.first, p.rows, official && !p.keep_output,
+                      p.residual};
     }
     return d;
 }
@@ -130,7 +132,7 @@ int take_partials(dsv4_queue &queue, Dense &d) {
 
 void finish_segments(dsv4_queue &queue, Dense d) {
     const unsigned blocks = number_blocks(d, std::vector<int>(size_t(d.count), block_threads));
-    launch_early(add_segments, dim3(blocks, unsigned(d.live.grid)), block_threads, 0, queue.stream, d);
+    launch_early(add_segments, dim3(blocks, unsigned(d.live.grid)), block_threads, 0, queue.stream(), d);
 }
 
 /// Every distinct input once.
@@ -143,7 +145,7 @@ void pack(dsv4_queue &queue, Dense &d, bool wide) {
         for (int j = 0; j < i && like[size_t(i)] < 0; ++j) {
             const Dense::Item &b = d.items[j];
             if (like[size_t(j)] < 0 && a.x == b.x && a.ldx == b.ldx && a.w.columns == b.w.columns &&
-                slabs_of(a.w.dtype) == slabs_of(b.w.dtype))
+                a.residual == b.residual && slabs_of(a.w.dtype) == slabs_of(b.w.dtype))
                 like[size_t(i)] = j;
         }
         if (like[size_t(i)] >= 0) continue;
@@ -160,8 +162,8 @@ void pack(dsv4_queue &queue, Dense &d, bool wide) {
         uint16_t *to = packed + at[size_t(i)];
         a.packed = to;
         const unsigned blocks = unsigned(ceil_div(padded(a.w.columns) / 8, block_threads));
-        launch_early(pack_inputs<PackSource>, dim3(blocks, unsigned(d.live.grid)), block_threads, 0, queue.stream,
-                     PackSource{a.w, a.x, a.ldx, d.live}, to, wide);
+        launch_early(pack_inputs<PackSource>, dim3(blocks, unsigned(d.live.grid)), block_threads, 0, queue.stream(),
+                     PackSource{a.w, a.x, a.ldx, a.residual, d.live}, to, wide);
     }
 }
 
@@ -185,7 +187,7 @@ void multiply_on_matrix_units(dsv4_queue &queue, Dense d) {
             blocks = number_blocks(d, KERNEL_FEW, tile, d.repeat);
         }
         launch_early(multiply_few<Dense>, dim3(blocks), block_threads,
-                     sums * size_t(d.repeat) + pitch * size_t(columns), queue.stream, d, columns, tile);
+                     sums * size_t(d.repeat) + pitch * size_t(columns), queue.stream(), d, columns, tile);
         return;
     }
     if (columns <= 64) {
@@ -195,7 +197,7 @@ void multiply_on_matrix_units(dsv4_queue &queue, Dense d) {
         const unsigned blocks = number_blocks(d, KERNEL_SOME);
         const dim3 grid(blocks, unsigned(ceil_div(columns, width)), unsigned(most));
         launch_early(wide ? multiply_some<Dense, 8> : multiply_some<Dense, 4>, grid, block_threads,
-                     bytes * size_t(std::min(columns, width)), queue.stream, d);
+                     bytes * size_t(std::min(columns, width)), queue.stream(), d);
         if (most > 1) finish_segments(queue, d);
         return;
     }
@@ -215,7 +217,8 @@ void multiply_on_matrix_units(dsv4_queue &queue, Dense d) {
 
 void round_rows(dsv4_queue &queue, const Rows &rows, const float *x, int64_t ldx, int32_t n, float *out) {
     const auto blocks = unsigned(ceil_div(n, 128 * block_subgroups));
-    launch_early(round_kernel, dim3(blocks, unsigned(rows.grid)), block_threads, 0, queue.stream, x, ldx, n, out, rows);
+    launch_early(round_kernel, dim3(blocks, unsigned(rows.grid)), block_threads, 0, queue.stream(), x, ldx, n, out,
+                 rows);
 }
 
 void linear(dsv4_queue &queue, const Rows &rows, const Product *products, int count) {
@@ -258,8 +261,8 @@ void linear(dsv4_queue &queue, const Rows &rows, const Product *products, int co
     Dense d = dense(rows, plain, device.official());
     const int repeat = rows.grid > 64 ? 8 : 1; // large batches read their columns from the first-level cache
     const unsigned blocks = number_blocks(d, KERNEL_PLAIN, 16, repeat);
-    launch_early(multiply_plain<Dense>, dim3(blocks, unsigned(ceil_div(rows.grid, 8))), block_threads, 0, queue.stream,
-                 d, 8, repeat);
+    launch_early(multiply_plain<Dense>, dim3(blocks, unsigned(ceil_div(rows.grid, 8))), block_threads, 0,
+                 queue.stream(), d, 8, repeat);
 }
 
 } // namespace dsv4::gpu

@@ -21,10 +21,11 @@ struct Product {
     bool float_input;    // float32 activations whatever the numerics
     bool unrounded;      // official: the input is not rounded to FP8
     bool keep_output;    // official: the output is not rounded to bf16
+    bool residual;       // native: of x what bf16 leaves of it
 };
 
 inline Product whole(const Matrix &w, const float *x, int64_t ldx, float *y, int64_t ldy) {
-    return {w, x, ldx, y, ldy, 0, w.rows, false, false, false};
+    return {w, x, ldx, y, ldy, 0, w.rows, false, false, false, false};
 }
 inline Product whole(const Matrix &w, const float *x, float *y) { return whole(w, x, w.columns, y, w.rows); }
 

@@ -1,6 +1,6 @@
 // Family memory: device memory, queues with their scratch space, buffers of rows.
-#include <algorithm>
 #include "backends/gpu/ops.hpp"
+#include <algorithm>
 
 namespace dsv4::gpu {
 
@@ -54,7 +54,7 @@ dsv4_status queue_create(dsv4_device *device, dsv4_queue **out, dsv4_error *err)
 }
 void queue_release(dsv4_queue *queue) { delete queue; }
 dsv4_status queue_wait(dsv4_queue *queue, dsv4_error *err) {
-    return on_device(err, *queue, [&] { stream_wait(queue->stream); });
+    return on_device(err, *queue, [&] { stream_wait(queue->stream()); });
 }
 
 dsv4_status buffer_create(dsv4_device *device, const dsv4_shape *shape, int32_t kind, int32_t rows, dsv4_buffer **out,
@@ -80,12 +80,12 @@ dsv4_status buffer_write(dsv4_queue *queue, dsv4_buffer *buffer, int32_t first, 
         check_rows(buffer, first, rows, "buffer_write");
         const int64_t ints = integer_part(*buffer), width = buffer->width;
         const size_t bytes = size_t(rows) * size_t(width) * 4;
-        if (!ints) return copy_to_device(buffer->row(first), values, bytes, queue->stream);
+        if (!ints) return copy_to_device(buffer->row(first), values, bytes, queue->stream());
         std::vector<int32_t> mixed(size_t(rows) * size_t(width));
         for (int64_t i = 0; i < int64_t(mixed.size()); ++i)
             if (i % width < ints) mixed[size_t(i)] = int32_t(values[i]);
             else std::memcpy(&mixed[size_t(i)], values + i, 4);
-        copy_to_device(buffer->row(first), mixed.data(), bytes, queue->stream);
+        copy_to_device(buffer->row(first), mixed.data(), bytes, queue->stream());
     });
 }
 
@@ -94,7 +94,7 @@ dsv4_status buffer_read(dsv4_queue *queue, const dsv4_buffer *buffer, int32_t fi
     return on_device(err, *queue, [&] {
         check_rows(buffer, first, rows, "buffer_read");
         const int64_t ints = integer_part(*buffer), width = buffer->width;
-        copy_to_host(values, buffer->row(first), size_t(rows) * size_t(width) * 4, queue->stream);
+        copy_to_host(values, buffer->row(first), size_t(rows) * size_t(width) * 4, queue->stream());
         for (int64_t r = 0; ints && r < rows; ++r)
             for (int64_t k = 0; k < ints; ++k) {
                 int32_t i;
@@ -111,29 +111,66 @@ dsv4_status buffer_copy(dsv4_queue *queue, const dsv4_buffer *from, int32_t from
         check_rows(to, to_row, rows, "buffer_copy");
         if (from->kind != to->kind || from->width != to->width)
             throw Failure(DSV4_E_INVALID, "buffer_copy between buffers of different kinds");
-        copy_on_device(to->row(to_row), from->row(from_row), size_t(from->width) * size_t(rows) * 4, queue->stream);
+        copy_on_device(to->row(to_row), from->row(from_row), size_t(from->width) * size_t(rows) * 4, queue->stream());
     });
 }
 
 } // namespace
 
 const dsv4_memory_ops &memory_ops() {
-    static const dsv4_memory_ops table = {sizeof(dsv4_memory_ops), 0, queue_create, queue_release, queue_wait,
-                                        buffer_create, buffer_release, buffer_write, buffer_read, buffer_copy};
+    static const dsv4_memory_ops table = {sizeof(dsv4_memory_ops),
+                                          0,
+                                          queue_create,
+                                          queue_release,
+                                          queue_wait,
+                                          buffer_create,
+                                          buffer_release,
+                                          buffer_write,
+                                          buffer_read,
+                                          buffer_copy};
     return table;
 }
 
 } // namespace dsv4::gpu
 
-dsv4_queue::dsv4_queue(const dsv4_device &d) : device(d), stream(dsv4::gpu::stream_create()) {}
+dsv4_queue::dsv4_queue(const dsv4_device &d) : device(d), stream_(dsv4::gpu::stream_create()) {}
 
 dsv4_queue::~dsv4_queue() {
     try {
         const dsv4::gpu::Current current(device.index);
-        dsv4::gpu::stream_release(stream);
+        dsv4::gpu::stream_release(stream_);
         for (const auto event : stamps) dsv4::gpu::event_release(event);
+        for (const auto event : events_)
+            if (event) dsv4::gpu::event_release(event);
     } catch (const dsv4::gpu::Failure &) { // the device is lost
     }
+}
+
+dsv4::gpu::Event &dsv4_queue::event(int which) {
+    if (!events_[which]) events_[which] = dsv4::gpu::event_create();
+    return events_[which];
+}
+
+dsv4::gpu::Stream dsv4_queue::stream() {
+    forked_ = false;
+    if (running_beside_) {
+        running_beside_ = false;
+        dsv4::gpu::event_record(event(JOINED), beside_->stream_);
+        dsv4::gpu::stream_follow(stream_, event(JOINED));
+    }
+    return stream_;
+}
+
+void dsv4_queue::fork() { dsv4::gpu::event_record(event(FORK), stream()); }
+void dsv4_queue::fork_later() { dsv4::gpu::event_record(event(FORK_LATER), stream()); }
+
+dsv4_queue &dsv4_queue::beside(bool needs_later) {
+    if (!forked_) return *this;
+    if (!beside_) beside_ = std::make_unique<dsv4_queue>(device);
+    if (!running_beside_) dsv4::gpu::stream_follow(beside_->stream_, event(FORK));
+    running_beside_ = true;
+    if (needs_later) dsv4::gpu::stream_follow(beside_->stream_, event(FORK_LATER));
+    return *beside_;
 }
 
 uint8_t *dsv4_queue::scratch_bytes(dsv4::gpu::Scratch slot, size_t bytes) {
@@ -146,7 +183,7 @@ uint8_t *dsv4_queue::scratch_bytes(dsv4::gpu::Scratch slot, size_t bytes) {
         m = std::move(larger);
     }
 #if defined(DSV4_GPU_EMULATED)
-    dsv4::gpu::fill_bytes(m.data(), 0xFF, bytes, stream); // whoever reads what the slot held before finds NaN
+    dsv4::gpu::fill_bytes(m.data(), 0xFF, bytes, stream_); // whoever reads what the slot held before finds NaN
 #endif
     return m.data();
 }

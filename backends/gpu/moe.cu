@@ -57,7 +57,7 @@ class Call {
         multiply(first, block_.w1.like, shared_[0], batch_.token_rows());
         if (single) {
             down.step = batch_.view, down.hidden = gate, down.shared_hidden = shared_gate;
-            launch_early(down_kernel, dim3(unsigned(ceil_div(D, 16))), block_threads, down.bytes(), queue_.stream,
+            launch_early(down_kernel, dim3(unsigned(ceil_div(D, 16))), block_threads, down.bytes(), queue_.stream(),
                          down);
             return;
         }
@@ -77,7 +77,7 @@ class Call {
         }
         multiply(second, block_.w2.like, shared_[2], batch_.token_rows(shape_.active_experts));
         launch_early(combine_kernel, dim3(unsigned(ceil_div(D, block_threads)), unsigned(tokens_)), block_threads, 0,
-                     queue_.stream, out, shared_out, y_, D, shape_.active_experts, queue_.device.official(),
+                     queue_.stream(), out, shared_out, y_, D, shape_.active_experts, queue_.device.official(),
                      batch_.token_rows());
     }
 
@@ -111,7 +111,7 @@ class Call {
         auto *groups = queue_.scratch<Group>(SCRATCH_A, experts + ceil_div(int64_t(pairs_ + 2) * 4, sizeof(Group)));
         auto *counts = reinterpret_cast<int32_t *>(groups + experts);
         plan_ = {counts, groups, counts + 2};
-        launch_early(plan_kernel, dim3(unsigned(experts)), block_threads, experts * 4, queue_.stream,
+        launch_early(plan_kernel, dim3(unsigned(experts)), block_threads, experts * 4, queue_.stream(),
                      reinterpret_cast<const int32_t *>(route_), batch_.view, shape_.active_experts,
                      Lists{{block_.w1.list, block_.w3.list, block_.w2.list}}, plan_, width_);
     }
@@ -128,7 +128,7 @@ class Call {
     void activate(float *gate, const float *up, const float *route, int32_t n, bool quantized, const Rows &rows) {
         const bool official = queue_.device.official();
         launch_early(swiglu_kernel, dim3(unsigned(ceil_div(n, 128 * block_subgroups)), unsigned(rows.grid)),
-                     block_threads, 0, queue_.stream, gate, up, route, n, shape_.active_experts, shape_.swiglu_limit,
+                     block_threads, 0, queue_.stream(), gate, up, route, n, shape_.active_experts, shape_.swiglu_limit,
                      official, official && quantized, rows);
     }
 
@@ -157,7 +157,7 @@ class Call {
                          uint16_t *to) {
         launch_early(pack_inputs<PackRows>,
                      dim3(unsigned(ceil_div(padded(side.columns) / 8, block_threads)), unsigned(rows.grid)),
-                     block_threads, 0, queue_.stream,
+                     block_threads, 0, queue_.stream(),
                      PackRows{like, side.x, side.up, route, side.ldx, rows, shape_.active_experts, shape_.swiglu_limit},
                      to, kernels_.wide);
         return to;
@@ -180,7 +180,7 @@ class Call {
             while (std::max(e.routed.repeat, e.shared.repeat) > 1 && sums() + staged > room())
                 e.routed.repeat = std::max(1, e.routed.repeat - 1), e.shared.repeat = std::max(1, e.shared.repeat - 1);
             launch_early(multiply_few<Experts>, dim3(row_blocks(e, KERNEL_FEW), unsigned(groups_ + e.shared_blocks)),
-                         block_threads, sums() + staged, queue_.stream, e, int(at_once(longest)), e.paired ? 8 : 16);
+                         block_threads, sums() + staged, queue_.stream(), e, int(at_once(longest)), e.paired ? 8 : 16);
             return;
         }
         const size_t routed = size_t(rows.grid) * size_t(padded(e.routed.columns)),
@@ -202,8 +202,8 @@ class Call {
                 if (shared_quantized) e.shared.x = rounded;
             }
         }
-        launch_early(multiply_plain<Experts>, dim3(row_blocks(e, KERNEL_PLAIN), tiles), block_threads, 0, queue_.stream,
-                     e, width_, 1);
+        launch_early(multiply_plain<Experts>, dim3(row_blocks(e, KERNEL_PLAIN), tiles), block_threads, 0,
+                     queue_.stream(), e, width_, 1);
     }
 
     dsv4_queue &queue_;

@@ -59,14 +59,14 @@ dsv4_status join(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_block *e
         const size_t count = size_t(tokens.grid) * size_t(D);
         float *e = queue->scratch<float>(SCRATCH_A, count), *projected = queue->scratch<float>(SCRATCH_B, count);
         float *h = queue->scratch<float>(SCRATCH_C, count * size_t(M));
-        launch_early(join_norms, dim3(unsigned(tokens.grid), unsigned(M + 1)), dim3(norm_threads), 0, queue->stream,
+        launch_early(join_norms, dim3(unsigned(tokens.grid), unsigned(M + 1)), dim3(norm_threads), 0, queue->stream(),
                      Join{ends->matrix(DSV4_ROLE_EMBED), batch->view.token, streams->row(0),
                           block->vector(DSV4_ROLE_E_NORM), block->vector(DSV4_ROLE_H_NORM), e, h, M, s.rms_eps,
                           queue->device.official()},
                      tokens);
         linear(*queue, tokens, whole(block->matrix(DSV4_ROLE_E_PROJ), e, projected));
         linear(*queue, rows, whole(block->matrix(DSV4_ROLE_H_PROJ), h, out->row(0)));
-        launch_early(add_embedding, dim3(unsigned(rows.grid), unsigned(ceil_div(D, 128))), dim3(128), 0, queue->stream,
+        launch_early(add_embedding, dim3(unsigned(rows.grid), unsigned(ceil_div(D, 128))), dim3(128), 0, queue->stream(),
                      out->row(0), projected, M, D, queue->device.official(), rows);
     });
 }

@@ -50,6 +50,7 @@ struct Work {
     float *partial; // [segments, column_count, rows]
     int32_t column_count;
     bool round_output;
+    bool residual; // of the input what rounding it to bf16 loses
 
     __device__ __forceinline__ int32_t output_row(int32_t c) const { return gather ? gather[c] : base + c; }
     __device__ __forceinline__ int32_t input_row(int32_t c) const { return output_row(c) / divisor; }
@@ -118,6 +119,9 @@ template <class F> __device__ __forceinline__ uint4 pack_piece(const float (&v)[
 __device__ __forceinline__ void load_input(const Work &work, int32_t column, int k, float (&v)[8]) {
     const int64_t at = work.input_row(column) * work.ldx + k;
     load_eight(work.x + at, v);
+    if (work.residual)
+#pragma unroll
+        for (int i = 0; i < 8; ++i) v[i] -= round_bf16(v[i]);
     if (!work.up) return;
     float up[8];
     load_eight(work.up + at, up);

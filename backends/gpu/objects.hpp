@@ -1,10 +1,10 @@
 // What the opaque types of the plugin ABI are on a GPU, and the views of them that kernels take by value.
 #pragma once
+#include "backends/gpu/boundary.hpp"
+#include "backends/gpu/portable.hpp"
 #include <memory>
 #include <string>
 #include <vector>
-#include "backends/gpu/boundary.hpp"
-#include "backends/gpu/portable.hpp"
 
 namespace dsv4::gpu {
 
@@ -35,12 +35,12 @@ struct Rows {
 
 /// The step on the device; every pointer is device memory that stays where it is for the batch's life.
 struct StepView {
-    const int32_t *counts;      // tokens, sequences, outputs, blocks_per_sequence
+    const int32_t *counts;                      // tokens, sequences, outputs, blocks_per_sequence
     const int32_t *token, *position, *sequence; // [tokens]
-    const int32_t *first;       // [sequences + 1]
-    const int32_t *slot;        // [sequences]
-    const int32_t *output_row;  // [outputs]
-    const int32_t *block_table; // [sequences, blocks_per_sequence]
+    const int32_t *first;                       // [sequences + 1]
+    const int32_t *slot;                        // [sequences]
+    const int32_t *output_row;                  // [outputs]
+    const int32_t *block_table;                 // [sequences, blocks_per_sequence]
 
     __device__ __forceinline__ int32_t tokens() const { return counts[0]; }
     __device__ __forceinline__ int32_t sequences() const { return counts[1]; }
@@ -106,7 +106,14 @@ class Memory {
 };
 
 enum Scratch { // one slot each, so that pieces that live at the same time do not share
-    SCRATCH_A, SCRATCH_B, SCRATCH_C, SCRATCH_D, SCRATCH_E, SCRATCH_F, SCRATCH_G, SCRATCH_H,
+    SCRATCH_A,
+    SCRATCH_B,
+    SCRATCH_C,
+    SCRATCH_D,
+    SCRATCH_E,
+    SCRATCH_F,
+    SCRATCH_G,
+    SCRATCH_H,
     SCRATCH_PARTIAL,   // of linear: sums of segments
     SCRATCH_PARTIAL_2, // of a second product at the same time
     SCRATCH_ROUNDED,   // of linear: rounded inputs
@@ -128,7 +135,8 @@ struct dsv4_queue {
     explicit dsv4_queue(const dsv4_device &d);
     ~dsv4_queue();
     const dsv4_device &device;
-    dsv4::gpu::Stream stream = nullptr;
+    /// Of all that happens in order. What runs beside it is done before what comes next.
+    dsv4::gpu::Stream stream();
     dsv4_batch *recording = nullptr; // the batch of the graph that is being recorded
     dsv4_graph_limits limits{};      // of that graph
     std::vector<dsv4::gpu::Event> stamps;
@@ -139,7 +147,21 @@ struct dsv4_queue {
         return reinterpret_cast<T *>(scratch_bytes(slot, count * sizeof(T)));
     }
 
+    /// Operators of a layer that do not need each other may run side by side. Everything up to fork(), and up to
+    /// fork_later(), is what they may need: beside() is then a queue of its own, with its own scratch memory, as long
+    /// as nothing has been put on the stream since keep_fork(); else this one.
+    void fork();
+    void fork_later();
+    void keep_fork() { forked_ = true; }
+    dsv4_queue &beside(bool needs_later);
+
   private:
+    enum { FORK, FORK_LATER, JOINED, EVENT_COUNT };
+    dsv4::gpu::Stream stream_ = nullptr;
+    std::unique_ptr<dsv4_queue> beside_;
+    dsv4::gpu::Event events_[EVENT_COUNT] = {};
+    bool forked_ = false, running_beside_ = false;
+    dsv4::gpu::Event &event(int which);
     uint8_t *scratch_bytes(dsv4::gpu::Scratch slot, size_t bytes);
     dsv4::gpu::Memory slots_[dsv4::gpu::SCRATCH_COUNT];
     std::vector<dsv4::gpu::Memory> retired_; // grown out of; graphs may point at them
@@ -163,8 +185,8 @@ struct dsv4_block {
         dsv4::gpu::Matrix like{};                // what all of them are: types and sizes, no addresses
     };
     Experts w1, w2, w3;
-    const int32_t *tid2eid = nullptr; // [V, k]
-    const float *rope = nullptr;      // [R/2]
+    const int32_t *tid2eid = nullptr;      // [V, k]
+    const float *rope = nullptr;           // [R/2]
     dsv4::gpu::Memory memory, host_memory; // everything above; the experts of DSV4_TIER_HOST
 
     /// Throw where the checkpoint lacks it.

@@ -91,18 +91,22 @@ dsv4_status attention_project(dsv4_queue *queue, const dsv4_batch *batch, const 
         if (!tokens) return;
         if (d % 2)
             throw Failure(DSV4_E_UNSUPPORTED, "a head of " + std::to_string(d) + " dims: an even number is needed");
+        const bool small = tokens <= 64; // else one operator alone fills the card
+        if (small) queue->fork();
         auto *kv = queue->scratch<float>(SCRATCH_A, size_t(tokens) * size_t(d));
         const Product first[2] = {whole(block->matrix(DSV4_ROLE_WQ_A), x->row(0), qr->row(0)),
                                   whole(block->matrix(DSV4_ROLE_WKV), x->row(0), kv)};
         linear(*queue, batch->token_rows(), first, 2);
-        launch_early(latent_kernel, dim3(tokens, 2), 256, size_t(d) * 4, queue->stream,
+        launch_early(latent_kernel, dim3(tokens, 2), 256, size_t(d) * 4, queue->stream(),
                      Latents{batch->view, cache->view, qr->row(0), kv, block->vector(DSV4_ROLE_Q_NORM),
                              block->vector(DSV4_ROLE_KV_NORM), block->rope_frequency(), s.q_lora, d, s.rope_dims,
                              s.rms_eps, official});
+        if (small) queue->fork_later(); // qr is there
         linear(*queue, batch->token_rows(), whole(block->matrix(DSV4_ROLE_WQ_B), qr->row(0), q->row(0)));
         launch_early(
-            head_kernel, dim3(unsigned(ceil_div(s.heads, 8)), tokens), 256, 0, queue->stream,
+            head_kernel, dim3(unsigned(ceil_div(s.heads, 8)), tokens), 256, 0, queue->stream(),
             Heads{batch->view, q->row(0), block->rope_frequency(), s.heads, d, s.rope_dims, s.rms_eps, official});
+        if (small) queue->keep_fork(); // compress and select need neither q nor the window
     });
 }
 

@@ -1,4 +1,5 @@
 // Which experts a token goes to, and with what weights (MODEL.md "MoE").
+#include "backends/gpu/formats.hpp"
 #include "backends/gpu/linear.hpp"
 #include "backends/gpu/ops.hpp"
 
@@ -7,7 +8,8 @@ namespace {
 
 struct Route {
     StepView step;
-    const float *logits, *bias; // [T, E]; [E], NULL: by token id
+    const float *logits, *rest; // [T, E]; what x's rounding to bf16 left out, or NULL
+    const float *bias;          // [E], NULL: by token id
     const int32_t *by_token;    // [V, k]
     float *route;               // [T, 2k]
     int32_t experts, active, vocab;
@@ -22,7 +24,8 @@ __global__ void __launch_bounds__(128) route_kernel(Route a) {
     if (t >= a.step.tokens()) return; // a whole subgroup
     float *score = dynamic_shared<float>() + subgroup * 2 * E, *rank = score + E;
     for (int e = lane; e < E; e += subgroup_size) {
-        const float x = a.logits[int64_t(t) * E + e];
+        float x = a.logits[int64_t(t) * E + e];
+        if (a.rest) x += a.rest[int64_t(t) * E + e];
         score[e] = sqrtf(x > 20.0f ? x : log1pf(expf(x)));
         rank[e] = a.bias ? score[e] + a.bias[e] : 0.0f; // the bias selects, never weighs
     }
@@ -61,14 +64,19 @@ dsv4_status moe_route(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_blo
         const dsv4_shape &s = block->shape;
         const int32_t E = s.experts, tokens = batch->grid_tokens;
         if (!tokens) return;
-        auto *logits = queue->scratch<float>(SCRATCH_A, size_t(tokens) * size_t(E));
-        Product gate = whole(block->matrix(DSV4_ROLE_GATE), x->row(0), logits);
-        gate.float_input = gate.unrounded = gate.keep_output = true; // a rounding here can change the choice of experts
-        linear(*queue, batch->token_rows(), gate);
+        // A rounding here can change the choice of experts: x is float32, or two bf16 on the matrix units.
+        const Matrix &gate = block->matrix(DSV4_ROLE_GATE);
+        const bool parts = queue->device.native() && takes_matrix_units(gate);
+        const size_t count = size_t(tokens) * size_t(E);
+        auto *logits = queue->scratch<float>(SCRATCH_A, parts ? 2 * count : count);
+        Product products[2] = {whole(gate, x->row(0), logits), whole(gate, x->row(0), logits + count)};
+        products[0].float_input = !parts, products[1].residual = true;
+        products[0].unrounded = products[0].keep_output = true;
+        linear(*queue, batch->token_rows(), products, parts ? 2 : 1);
         const float *bias = block->tid2eid ? nullptr : block->vector(DSV4_ROLE_GATE_BIAS);
-        launch_early(route_kernel, dim3(unsigned(ceil_div(tokens, 4))), 128, size_t(E) * 4 * 2 * 4, queue->stream,
-                     Route{batch->view, logits, bias, block->tid2eid, route->row(0), E, s.active_experts, s.vocab,
-                           s.routed_scale});
+        launch_early(route_kernel, dim3(unsigned(ceil_div(tokens, 4))), 128, size_t(E) * 4 * 2 * 4, queue->stream(),
+                     Route{batch->view, logits, parts ? logits + count : nullptr, bias, block->tid2eid, route->row(0),
+                           E, s.active_experts, s.vocab, s.routed_scale});
     });
 }
 

@@ -167,6 +167,7 @@ void event_release(Event event) noexcept {
     if (event) (void)DSV4_RUNTIME(EventDestroy)(event);
 }
 void event_record(Event event, Stream stream) { DSV4_CALL(EventRecord, event, stream); }
+void stream_follow(Stream stream, Event event) { DSV4_CALL(StreamWaitEvent, stream, event, 0); }
 void event_wait(Event event) { DSV4_CALL(EventSynchronize, event); }
 double event_seconds(Event from, Event to) {
     event_wait(to);

@@ -1,19 +1,19 @@
 // The runtime that kernels run under, behind names of our own: what CUDA, HIP and the emulation offer alike. Every
 // function here throws Failure; nothing prints or ends the process.
 #pragma once
+#include "backends/gpu/failure.hpp"
 #include <cstddef>
 #include <cstdint>
 #include <string>
-#include "backends/gpu/failure.hpp"
 
 namespace dsv4::gpu {
 
 struct Properties {
-    std::string name;     // "NVIDIA H200"
-    std::string variant;  // "sm_90a", "gfx90a", "emulated"
-    int32_t processors;   // multiprocessors or compute units
-    int32_t major, minor; // compute capability; HIP: of the gfx number
-    size_t shared_bytes;  // dynamic shared memory that a block may ask for
+    std::string name;        // "NVIDIA H200"
+    std::string variant;     // "sm_90a", "gfx90a", "emulated"
+    int32_t processors;      // multiprocessors or compute units
+    int32_t major, minor;    // compute capability; HIP: of the gfx number
+    size_t shared_bytes;     // dynamic shared memory that a block may ask for
     bool warpgroups = false; // it multiplies by warpgroups, and the plugin has the code (warpgroup.hpp)
 };
 
@@ -56,6 +56,9 @@ Event event_create();
 void event_release(Event event) noexcept;
 void event_record(Event event, Stream stream);
 void event_wait(Event event); // the host waits; the event has been recorded
+/// What is put on the stream from now on comes after what the event was recorded after; while that is recorded into a
+/// graph, so is the stream's, until capture_end.
+void stream_follow(Stream stream, Event event);
 double event_seconds(Event from, Event to);
 
 /// Between begin and end, what is put on the stream is recorded instead of run.

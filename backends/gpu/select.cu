@@ -244,6 +244,7 @@ dsv4_status attention_select(dsv4_queue *queue, const dsv4_batch *batch, const d
         const dsv4_device &device = queue->device;
         const int32_t H = s.index_heads, di = s.index_dim, tokens = batch->grid_tokens;
         if (!tokens) return;
+        dsv4_queue &q = queue->beside(true);
         Select a = {};
         a.step = batch->view, a.cache = cache->view;
         a.selection = selection->ints(0);
@@ -251,43 +252,43 @@ dsv4_status attention_select(dsv4_queue *queue, const dsv4_batch *batch, const d
         a.official = device.official(), a.exact = device.exact();
         const int32_t longest = batch->grid_positions / 4;
         if (longest <= s.index_topk) { // nobody chooses
-            launch_early(choose_kernel, dim3(unsigned(tokens)), choose_threads, 0, queue->stream, a);
+            launch_early(choose_kernel, dim3(unsigned(tokens)), choose_threads, 0, q.stream(), a);
             return;
         }
         const size_t queries = size_t(tokens) * size_t(H);
-        a.q = queue->scratch<float>(SCRATCH_A, queries * size_t(di));
-        a.weights = queue->scratch<float>(SCRATCH_B, queries);
+        a.q = q.scratch<float>(SCRATCH_A, queries * size_t(di));
+        a.weights = q.scratch<float>(SCRATCH_B, queries);
         a.rope = block->rope_frequency();
         a.weight_scale = float(std::pow(double(di), -0.5) * std::pow(double(H), -0.5));
         const bool packed = device.native() && !cache->view.keys_are_float && di % 32 == 0 && di <= most_packed_dim;
-        if (packed) a.packed = queue->scratch<uint16_t>(SCRATCH_C, queries * most_packed_dim);
+        if (packed) a.packed = q.scratch<uint16_t>(SCRATCH_C, queries * most_packed_dim);
         const Product products[2] = {whole(block->matrix(DSV4_ROLE_INDEX_WQ_B), qr->row(0), a.q),
                                      whole(block->matrix(DSV4_ROLE_INDEX_WEIGHTS), x->row(0), a.weights)};
-        linear(*queue, batch->token_rows(), products, 2);
+        linear(q, batch->token_rows(), products, 2);
         launch_early(query_kernel, dim3(unsigned(ceil_div(H, block_subgroups)), unsigned(tokens)), block_threads,
-                     size_t(block_subgroups) * size_t(di) * 4, queue->stream, a);
+                     size_t(block_subgroups) * size_t(di) * 4, q.stream(), a);
 
         a.columns = int32_t(round_up(longest, 4));
         const auto slice = int32_t(std::clamp<size_t>(most_scores / size_t(a.columns), 1, size_t(tokens)));
-        a.scores = queue->scratch<float>(SCRATCH_D, size_t(slice) * size_t(a.columns));
+        a.scores = q.scratch<float>(SCRATCH_D, size_t(slice) * size_t(a.columns));
         const auto chunks = unsigned(ceil_div(longest, chunk));
         if (chunks > 1 && s.index_topk <= chunk) {
             a.candidates = int32_t(chunks) * s.index_topk;
-            a.candidate_score = queue->scratch<float>(SCRATCH_E, size_t(slice) * size_t(a.candidates));
-            a.candidate_index = queue->scratch<int32_t>(SCRATCH_F, size_t(slice) * size_t(a.candidates));
+            a.candidate_score = q.scratch<float>(SCRATCH_E, size_t(slice) * size_t(a.candidates));
+            a.candidate_index = q.scratch<int32_t>(SCRATCH_F, size_t(slice) * size_t(a.candidates));
         }
         for (a.first_token = 0; a.first_token < tokens; a.first_token += slice) {
             const auto count = unsigned(std::min(slice, tokens - a.first_token));
             if (packed) {
                 const auto padded_heads = size_t(round_up(H, 16));
                 launch_early(score_kernel, dim3(unsigned(ceil_div(longest, score_keys)), count), block_threads,
-                             padded_heads * (packed_pitch * 2 + 4), queue->stream, a);
+                             padded_heads * (packed_pitch * 2 + 4), q.stream(), a);
             } else {
                 launch_early(plain_score_kernel, dim3(unsigned(ceil_div(longest, block_subgroups * 8)), count),
-                             block_threads, 0, queue->stream, a);
+                             block_threads, 0, q.stream(), a);
             }
-            if (a.candidates) launch_early(narrow_kernel, dim3(chunks, count), choose_threads, 0, queue->stream, a);
-            launch_early(choose_kernel, dim3(count), choose_threads, 0, queue->stream, a);
+            if (a.candidates) launch_early(narrow_kernel, dim3(chunks, count), choose_threads, 0, q.stream(), a);
+            launch_early(choose_kernel, dim3(count), choose_threads, 0, q.stream(), a);
         }
     });
 }

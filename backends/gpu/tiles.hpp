@@ -251,7 +251,7 @@ struct Tiles {
     template <class Source> void launch(dsv4_queue &queue, int width, dim3 grid, const Source &source) const {
         const auto kernel = wide ? (width > 64 ? multiply_wide<Source, 128> : multiply_wide<Source, 64>)
                                  : (width > 64 ? multiply_many<Source, 128> : multiply_many<Source, 64>);
-        launch_early(kernel, grid, block_threads, bytes(width), queue.stream, source);
+        launch_early(kernel, grid, block_threads, bytes(width), queue.stream(), source);
     }
 
     bool wide;

@@ -22,9 +22,13 @@ struct Graph {
 struct Stream {
     std::deque<Work> pending;
     std::unique_ptr<Graph> recording;
+    Graph *joined = nullptr; // another stream's, that this one's work goes into
+    Graph *graph() const { return recording ? recording.get() : joined; }
 };
 struct Event {
     Stream *stream = nullptr;
+    Graph *graph = nullptr; // that it was recorded into
+    uint64_t recorded = 0, reached = 0;
     double seconds = 0;
 };
 
@@ -51,23 +55,25 @@ void check_alive() {
 void put(Stream *stream, Work work) {
     const Locked locked(memory().lock);
     check_alive();
-    if (stream->recording) stream->recording->work->push_back(std::move(work));
+    if (Graph *graph = stream->graph()) graph->work->push_back(std::move(work));
     else stream->pending.push_back(std::move(work));
+}
+
+void run_next(Stream *stream) {
+    const Work work = std::move(stream->pending.front());
+    stream->pending.pop_front();
+    try {
+        work();
+    } catch (...) {
+        stream->pending.clear();
+        throw;
+    }
 }
 
 void drain(Stream *stream) {
     const Locked locked(memory().lock);
-    if (stream->recording) throw Failure(DSV4_E_INTERNAL, "emulated: a wait on a stream that is being recorded", 900);
-    while (!stream->pending.empty()) {
-        const Work work = std::move(stream->pending.front());
-        stream->pending.pop_front();
-        try {
-            work();
-        } catch (...) {
-            stream->pending.clear();
-            throw;
-        }
-    }
+    if (stream->graph()) throw Failure(DSV4_E_INTERNAL, "emulated: a wait on a stream that is being recorded", 900);
+    while (!stream->pending.empty()) run_next(stream);
     check_alive();
 }
 
@@ -224,13 +230,24 @@ Event event_create() { return new emulated::Event; }
 void event_release(Event event) noexcept { delete event; }
 void event_record(Event event, Stream stream) {
     event->stream = stream;
-    emulated::put(stream, [event] {
+    event->graph = stream->graph();
+    emulated::put(stream, [event, number = ++event->recorded] {
         event->seconds = std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-        event->stream = nullptr;
+        event->reached = std::max(event->reached, number);
     });
 }
 void event_wait(Event event) {
-    if (event->stream) emulated::drain(event->stream);
+    if (event->reached < event->recorded) emulated::drain(event->stream);
+}
+void stream_follow(Stream stream, Event event) {
+    const Locked locked(memory().lock);
+    if (event->graph) { // the order in which a graph was recorded is one of those that it allows
+        if (!stream->recording) stream->joined = event->graph;
+        return;
+    }
+    emulated::put(stream, [event, other = event->stream, number = event->recorded] {
+        while (event->reached < number && !other->pending.empty()) emulated::run_next(other);
+    });
 }
 double event_seconds(Event from, Event to) {
     event_wait(from);
@@ -238,6 +255,10 @@ double event_seconds(Event from, Event to) {
     return to->seconds - from->seconds;
 }
 
+static void leave_graph(const emulated::Graph *graph) {
+    for (emulated::Stream *s : memory().streams)
+        if (graph && s->joined == graph) s->joined = nullptr;
+}
 void capture_begin(Stream stream) {
     const Locked locked(memory().lock);
     if (stream->recording) throw Failure(DSV4_E_INTERNAL, "emulated: the stream is being recorded already", 900);
@@ -246,9 +267,13 @@ void capture_begin(Stream stream) {
 Graph capture_end(Stream stream) {
     const Locked locked(memory().lock);
     if (!stream->recording) throw Failure(DSV4_E_INTERNAL, "emulated: the stream is not being recorded", 901);
+    leave_graph(stream->recording.get());
     return stream->recording.release();
 }
-void capture_abandon(Stream stream) noexcept { stream->recording.reset(); }
+void capture_abandon(Stream stream) noexcept {
+    leave_graph(stream->recording.get());
+    stream->recording.reset();
+}
 void graph_launch(Graph graph, Stream stream) {
     emulated::put(stream, [work = graph->work] {
         for (const auto &w : *work) w();

@@ -42,12 +42,12 @@ class Machine {
     template <class T> T *upload(const std::vector<T> &values) {
         void *p = device_malloc(values.size() * sizeof(T), "a test");
         memory_.push_back(p);
-        copy_to_device(p, values.data(), values.size() * sizeof(T), queue_->stream);
+        copy_to_device(p, values.data(), values.size() * sizeof(T), queue_->stream());
         return static_cast<T *>(p);
     }
     template <class T> std::vector<T> download(const T *p, size_t count) {
         std::vector<T> values(count);
-        copy_to_host(values.data(), p, count * sizeof(T), queue_->stream);
+        copy_to_host(values.data(), p, count * sizeof(T), queue_->stream());
         return values;
     }
 
@@ -164,7 +164,7 @@ TEST_CASE("a row's product has the same bits whatever kernel computes it") {
                 else differing += std::memcmp(&got[i], &right[i], 4) != 0;
                 if (there && n >= size_t(first)) differing += std::memcmp(&got[i], &cut[i - size_t(first)], 4) != 0;
             }
-            INFO("rows " << live << " of " << grid << ", shared memory " << shared << ", warpgroups " << warpgroups);
+            INFO("type " << dtype << " of " << rows << " x " << columns << ", rows " << live << " of " << grid << ", shared memory " << shared << ", warpgroups " << warpgroups);
             CHECK(differing == 0);
             CHECK(touched == 0);
         }
