@@ -12,14 +12,32 @@ constexpr int piece = 256, mixes_at_once = 8, tokens_at_once = 8, finish_threads
 
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
-/// partial [row][piece][mixes + 1]: dot(fn[i], X) over the piece, then sum of squares. Grid: pieces, groups of mixes,
-/// rows.
-__global__ void mixing_pieces(Collapse w, Rows rows, float *partial) {
+/// The sums of eight values over a subgroup, each the sum that subgroup_sum() gives: lanes 4i to 4i + 3 return that of
+/// value i. Every exchange halves what is left to add up.
+__device__ __forceinline__ float sums_of_eight(float (&v)[8]) {
+    const int lane = lane_of_subgroup();
+#pragma unroll
+    for (int left = 4, mask = 16; left; left /= 2, mask /= 2) {
+        const bool upper = lane & mask;
+#pragma unroll
+        for (int i = 0; i < left; ++i) {
+            const float keep = upper ? v[i + left] : v[i], give = upper ? v[i] : v[i + left];
+            v[i] = keep + shuffle_xor(give, mask);
+        }
+    }
+    float sum = v[0];
+    sum += shuffle_xor(sum, 2);
+    return sum + shuffle_xor(sum, 1);
+}
+
+/// partial [row][piece][mixes + 1]: dot(fn[i], X) over the piece, then sum of squares. A subgroup takes `each` rows,
+/// one after the other. Grid: pieces, groups of mixes, rows.
+__global__ void mixing_pieces(Collapse w, Rows rows, float *partial, int each) {
     let_next_begin();
     const int lane = lane_of_subgroup(), mixes = w.fn.rows, pieces = int(gridDim.x);
-    const int row = int(blockIdx.z) * int(blockDim.x / subgroup_size) + subgroup_of_block();
+    const int row0 = (int(blockIdx.z) * int(blockDim.x / subgroup_size) + subgroup_of_block()) * each;
     const int K = w.fn.columns, k = int(blockIdx.x) * piece + lane * 8, first = int(blockIdx.y) * mixes_at_once;
-    float x[8], weight[mixes_at_once][8]; // all loads first: they are what this waits for
+    float weight[mixes_at_once][8]; // all loads first: they are what this waits for
     const bool plain = w.fn.dtype == DSV4_F32 && !w.fn.scale_dtype && K % 8 == 0;
 #pragma unroll
     for (int m = 0; m < mixes_at_once; ++m) {
@@ -28,33 +46,32 @@ __global__ void mixing_pieces(Collapse w, Rows rows, float *partial) {
         else eight_elements(w.fn, mix, at, weight[m]);
     }
     wait_for_former();
-    if (row >= rows.live()) return;
-    const float *X = w.streams + int64_t(w.gather ? w.gather[row] : row) * K;
-    float *out = partial + (int64_t(row) * pieces + int(blockIdx.x)) * (mixes + 1);
-    if (K % 8 == 0) {
-        if (k < K) load_eight(X + k, x);
-    } else {
+    for (int row = row0; row < min(row0 + each, rows.live()); ++row) {
+        const float *X = w.streams + int64_t(w.gather ? w.gather[row] : row) * K;
+        float *out = partial + (int64_t(row) * pieces + int(blockIdx.x)) * (mixes + 1);
+        float x[8] = {}, dot[mixes_at_once];
+        if (K % 8 == 0) {
+            if (k < K) load_eight(X + k, x);
+        } else {
 #pragma unroll
-        for (int i = 0; i < 8; ++i) x[i] = k + i < K ? X[k + i] : 0.0f;
+            for (int i = 0; i < 8; ++i) x[i] = k + i < K ? X[k + i] : 0.0f;
+        }
+#pragma unroll
+        for (int m = 0; m < mixes_at_once; ++m) {
+            dot[m] = 0;
+#pragma unroll
+            for (int i = 0; i < 8; ++i) dot[m] = fmaf(weight[m][i], x[i], dot[m]);
+        }
+        const float sum = sums_of_eight(dot);
+        const int mix = first + lane / 4;
+        if (lane % 4 == 0 && mix < mixes) out[mix] = sum;
+        if (blockIdx.y) continue;
+        float squares = 0;
+#pragma unroll
+        for (int i = 0; i < 8; ++i) squares = fmaf(x[i], x[i], squares);
+        squares = subgroup_sum(squares);
+        if (lane == 0) out[mixes] = squares;
     }
-    if (k >= K) {
-#pragma unroll
-        for (int i = 0; i < 8; ++i) x[i] = 0.0f;
-    }
-#pragma unroll
-    for (int m = 0; m < mixes_at_once; ++m) {
-        float sum = 0;
-#pragma unroll
-        for (int i = 0; i < 8; ++i) sum = fmaf(weight[m][i], x[i], sum);
-        sum = subgroup_sum(sum);
-        if (lane == 0 && first + m < mixes) out[first + m] = sum;
-    }
-    if (blockIdx.y) return;
-    float squares = 0;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) squares = fmaf(x[i], x[i], squares);
-    squares = subgroup_sum(squares);
-    if (lane == 0) out[mixes] = squares;
 }
 
 /// comb [M, M], from-major, by one subgroup, `each` elements a thread: softmax over `to` + eps, then columns and rows
@@ -281,11 +298,12 @@ void collapse_streams(dsv4_queue &queue, const Rows &rows, const Collapse &work)
     if (work.sinkhorn_iters < 1)
         throw Failure(DSV4_E_MODEL, "hc_sinkhorn_iters is " + std::to_string(work.sinkhorn_iters));
     const int pieces = int(ceil_div(work.fn.columns, piece)), mixes = work.fn.rows;
-    const int tokens = rows.grid < tokens_at_once ? rows.grid : tokens_at_once;
+    const int tokens = rows.grid < tokens_at_once ? rows.grid : tokens_at_once, each = rows.grid < 256 ? 1 : 8;
     float *partial = queue.scratch<float>(SCRATCH_PARTIAL_2, size_t(rows.grid) * size_t(pieces) * size_t(mixes + 1));
     if (!rows.grid) return;
-    const dim3 grid(unsigned(pieces), unsigned(ceil_div(mixes, mixes_at_once)), unsigned(ceil_div(rows.grid, tokens)));
-    launch_early(mixing_pieces, grid, dim3(unsigned(32 * tokens)), 0, queue.stream(), work, rows, partial);
+    const dim3 grid(unsigned(pieces), unsigned(ceil_div(mixes, mixes_at_once)),
+                    unsigned(ceil_div(rows.grid, tokens * each)));
+    launch_early(mixing_pieces, grid, dim3(unsigned(32 * tokens)), 0, queue.stream(), work, rows, partial, each);
     const bool four = work.streams_count <= 4 && work.hidden % 4 == 0 && work.hidden <= 16 * finish_threads;
     launch_early(four ? finish_mixing<true> : finish_mixing<false>, dim3(unsigned(rows.grid), work.mix ? 2u : 1u),
                  dim3(finish_threads), 0, queue.stream(), work, rows, partial, pieces);
