@@ -157,7 +157,7 @@ typedef struct dsv4_tensor {
     int32_t dtype;
     int32_t rank;
     int64_t shape[2]; /* in elements; shape[1] is 1 for vectors */
-    const void *data; /* little endian, as in the checkpoint; not necessarily aligned */
+    const void *data; /* little endian, as in the checkpoint; not necessarily aligned. NULL: see random */
     uint64_t bytes;
     int32_t scale_dtype;     /* 0: the weight has none; else DSV4_E8M0 or DSV4_F32 */
     int32_t scale_block[2];  /* one scale covers so many rows and columns: {128, 128} or {1, 32} */
