@@ -71,7 +71,9 @@ dsv4_status block_create(dsv4_device *device, const dsv4_shape *shape, const dsv
     static const float faint[64] = {-100, -100, -100, -100, -100, -100};
     std::vector<dsv4_tensor> tensors;
     for (uint32_t i = 0; i < d.tensor_count; ++i) {
-        dsv4_tensor t = d.tensors[i];
+        dsv4_tensor t{};
+        std::memcpy(&t, reinterpret_cast<const char *>(d.tensors) + i * size_t{d.tensor_stride},
+                    std::min(sizeof t, size_t{d.tensor_stride}));
         if (is(Wrong::no_shared_expert) && t.role == DSV4_ROLE_SHARED_W1) continue;
         if (is(Wrong::no_sink) && t.role == DSV4_ROLE_ATTN_SINK) t.data = faint;
         if (is(Wrong::another_seed) && t.role == DSV4_ROLE_EMBED) t.random.seed += 1;
