@@ -1,4 +1,5 @@
-// See random.hpp. All is integers, or rounds once, so that host, device and every other backend make the same bytes.
+// See random.hpp. Integers, and roundings as IEEE 754 has them: host, device and every other backend make the same
+// bytes.
 #include <algorithm>
 #include <cstring>
 #include "backends/gpu/random.hpp"

@@ -124,9 +124,9 @@ enum { /* what a weight is. Matrices are [out, in], row-major. */
 };
 
 /* Weights for measuring, described instead of given: a backend with DSV4_CAP_RANDOM_WEIGHTS takes tensors whose data
- * and scale are NULL and makes the bytes itself, the same on every machine: all is integers, or rounds once. r(s, i) is
- * number i, from 0, of SplitMix64 begun at s (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators,
- * OOPSLA 2014; the constants are those of Vigna's implementation, prng.di.unimi.it), modulo 2^64:
+ * and scale are NULL and makes the bytes itself, the same on every machine: integers, and roundings as IEEE 754 has
+ * them. r(s, i) is number i, from 0, of SplitMix64 begun at s (Steele, Lea, Flood: Fast Splittable Pseudorandom Number
+ * Generators, OOPSLA 2014; the constants are those of Vigna's implementation, prng.di.unimi.it), modulo 2^64:
  *   z = s + (i + 1) * 0x9E3779B97F4A7C15    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9
  *   z = (z ^ z >> 27) * 0x94D049BB133111EB    r = z ^ z >> 31 */
 enum {
