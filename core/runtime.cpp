@@ -29,7 +29,8 @@ void describe_device(JsonWriter &json, const dsv4_backend &table, uint32_t index
                                     {DSV4_CAP_EXACT, "exact"},
                                     {DSV4_CAP_OFFICIAL, "official"},
                                     {DSV4_CAP_MAPPED_WEIGHTS, "mapped_weights"},
-                                    {DSV4_CAP_DISK_EXPERTS, "disk_experts"}})
+                                    {DSV4_CAP_DISK_EXPERTS, "disk_experts"},
+                                    {DSV4_CAP_RANDOM_WEIGHTS, "random_weights"}})
         if (info.capabilities & bit) json.value(name);
     if (device.has_mtp()) json.value("drafts");
     if (device.layer) json.value("fused_layers");

@@ -3,6 +3,7 @@
 #include "backends/cpu/formats.hpp"
 #include "backends/cpu/objects.hpp"
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 
 namespace dsv4::cpu {
@@ -145,6 +146,7 @@ int expert_part(int32_t role) {
 
 void take_tensor(dsv4_block &b, const dsv4_tensor &t) {
     if (t.role <= 0 || t.role >= 80) return; // a role of a newer core: no operator here asks for it
+    if (!t.data) refuse(b, t, "has no data; this backend makes none");
     if (is_vector(t.role)) {
         std::vector<float> v = vector_of(b, t);
         const int64_t need = expected_length(b.shape, b.ratio, t.role);
@@ -189,9 +191,10 @@ void check_shape(const dsv4_shape &s) {
 
 dsv4_block_desc read_desc(const dsv4_block_desc *given) {
     const dsv4_block_desc d = read_sized(given, "dsv4_block_desc");
-    if (d.tensor_stride < sizeof(dsv4_tensor))
+    constexpr size_t needed = offsetof(dsv4_tensor, random); // nothing behind it is read
+    if (d.tensor_stride < needed)
         throw Error(DSV4_E_INVALID, "cpu: dsv4_block_desc: tensor_stride is " + std::to_string(d.tensor_stride) +
-                                        ", at least " + std::to_string(sizeof(dsv4_tensor)) + " was expected");
+                                        ", at least " + std::to_string(needed) + " was expected");
     return d;
 }
 

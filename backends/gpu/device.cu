@@ -106,7 +106,7 @@ dsv4_status device_query(dsv4_device *device, dsv4_device_info *info, dsv4_error
     return on_device(err, *device, [&] {
         dsv4_device_info i;
         DSV4_INIT(i);
-        i.capabilities = DSV4_CAP_ROW_INDEPENDENT | DSV4_CAP_EXACT | DSV4_CAP_OFFICIAL;
+        i.capabilities = DSV4_CAP_ROW_INDEPENDENT | DSV4_CAP_EXACT | DSV4_CAP_OFFICIAL | DSV4_CAP_RANDOM_WEIGHTS;
         i.numerics = device->numerics;
         i.threads = device->properties.processors;
         size_t left = 0, total = 0;

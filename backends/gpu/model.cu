@@ -1,8 +1,11 @@
 // Family model, weights: a block is one allocation that holds the checkpoint's bytes, each tensor aligned, with the
-// small vectors as float32 and an array of the experts for the kernels to index.
+// small vectors as float32 and an array of the experts for the kernels to index. Weights that are described as random
+// (dsv4_random) are made where they will lie.
 #include <algorithm>
+#include <cstddef>
 #include "backends/gpu/formats.hpp"
 #include "backends/gpu/ops.hpp"
+#include "backends/gpu/random.hpp"
 
 namespace dsv4::gpu {
 
@@ -172,6 +175,14 @@ std::vector<int32_t> experts_by_token(const dsv4_block &b, const dsv4_tensor &t)
     return out;
 }
 
+/// A tensor of the core, which may be older and know fewer fields.
+dsv4_tensor tensor_at(const dsv4_block_desc &desc, uint32_t i) {
+    dsv4_tensor t{};
+    std::memcpy(&t, reinterpret_cast<const uint8_t *>(desc.tensors) + size_t(i) * desc.tensor_stride,
+                std::min(sizeof t, size_t(desc.tensor_stride)));
+    return t;
+}
+
 /// What goes into a block's memory, found before any of it is taken.
 class Plan {
   public:
@@ -183,17 +194,18 @@ class Plan {
 
   private:
     struct Piece {
-        const void *from; // NULL: filled by fill()
+        const void *from; // NULL: made there, or filled by fill()
         size_t bytes, at;
         int where; // 0: device, 1: pinned host memory
+        RandomBytes random;
     };
     struct Use {
         int32_t role, expert;
         Matrix matrix;
         size_t data, scale; // pieces; scale 0: none (piece 0 is never a scale)
     };
-    size_t add(const void *from, size_t bytes, int where) {
-        pieces_.push_back({from, bytes, bytes_[where], where});
+    size_t add(const void *from, size_t bytes, int where, const RandomBytes &random = {}) {
+        pieces_.push_back({from, bytes, bytes_[where], where, random});
         bytes_[where] += size_t(round_up(int64_t(bytes), alignment));
         return pieces_.size() - 1;
     }
@@ -223,15 +235,17 @@ Plan::Plan(const dsv4_shape &shape, const dsv4_block_desc &desc, dsv4_block &blo
                 : keep(std::vector<float>(1));
     if (desc.rope_frequency) block.rope = reinterpret_cast<const float *>(1); // its address comes with the memory
     for (uint32_t i = 0; i < desc.tensor_count; ++i) {
-        const auto &t = *reinterpret_cast<const dsv4_tensor *>(reinterpret_cast<const uint8_t *>(desc.tensors) +
-                                                               size_t(i) * desc.tensor_stride);
+        dsv4_tensor t = tensor_at(desc, i);
         if (t.role <= 0 || t.role >= role_count) continue; // a role of a newer core: no operator here asks for it
-        if (is_vector(t.role)) {
-            vectors_.push_back({t.role, keep(vector_of(block, t))});
-            continue;
-        }
-        if (t.role == DSV4_ROLE_GATE_TID2EID) {
-            tid2eid_ = keep(experts_by_token(block, t));
+        const bool table = t.role == DSV4_ROLE_GATE_TID2EID;
+        if (table || is_vector(t.role)) {
+            std::vector<uint8_t> made;
+            if (!t.data) {
+                made = table ? random_rows(t) : random_on_host(random_data(t), t.bytes);
+                t.data = made.data();
+            }
+            if (table) tid2eid_ = keep(experts_by_token(block, t));
+            else vectors_.push_back({t.role, keep(vector_of(block, t))});
             continue;
         }
         size_t scale_bytes = 0;
@@ -245,8 +259,9 @@ Plan::Plan(const dsv4_shape &shape, const dsv4_block_desc &desc, dsv4_block &blo
                 refuse(block, t, "differs in type or scales from the experts before it; all of a layer must be alike");
             experts_[part].resize(size_t(shape.experts));
         }
-        use.data = add(t.data, size_t(use.matrix.row_bytes) * size_t(use.matrix.rows), where);
-        if (scale_bytes) use.scale = add(t.scale, scale_bytes, where);
+        use.data = add(t.data, size_t(use.matrix.row_bytes) * size_t(use.matrix.rows), where,
+                       t.data ? RandomBytes() : random_data(t));
+        if (scale_bytes) use.scale = add(t.scale, scale_bytes, where, t.data ? RandomBytes() : random_scale(t));
         uses_.push_back(use);
     }
     for (int part = 0; part < 3; ++part) {
@@ -298,6 +313,11 @@ void Plan::fill(const dsv4_device &device, dsv4_block &block) {
     bool used[2] = {};
     int turn = 0;
     for (const Piece &p : pieces_) {
+        if (p.random.kind) {
+            const Memory &memory = p.where ? block.host_memory : block.memory;
+            random_on_device(p.random, memory.data() + p.at, p.bytes, upload.stream);
+            continue;
+        }
         if (p.where) {
             std::memcpy(block.host_memory.data() + p.at, p.from, p.bytes);
             continue;
@@ -328,9 +348,10 @@ Plan plan_of(const dsv4_shape *shape, const dsv4_block_desc *given, dsv4_block &
     const dsv4_shape s = read_sized(shape, "dsv4_shape");
     check_shape(s);
     const dsv4_block_desc d = read_sized(given, "dsv4_block_desc");
-    if (d.tensor_stride < sizeof(dsv4_tensor))
+    constexpr size_t needed = offsetof(dsv4_tensor, random);
+    if (d.tensor_stride < needed)
         throw Failure(DSV4_E_INVALID, "dsv4_block_desc: tensor_stride is " + std::to_string(d.tensor_stride) +
-                                          ", at least " + std::to_string(sizeof(dsv4_tensor)) + " was expected");
+                                          ", at least " + std::to_string(needed) + " was expected");
     return Plan(s, d, block);
 }
 

@@ -23,7 +23,8 @@ dsv4_status device_query(dsv4_device *device, dsv4_device_info *info, dsv4_error
     return guard(err, [&] {
         dsv4_device_info ours{};
         ours.struct_size = info->struct_size;
-        ours.capabilities = DSV4_CAP_ROW_INDEPENDENT | DSV4_CAP_EXACT | DSV4_CAP_OFFICIAL | DSV4_CAP_MAPPED_WEIGHTS;
+        ours.capabilities = DSV4_CAP_ROW_INDEPENDENT | DSV4_CAP_EXACT | DSV4_CAP_OFFICIAL | DSV4_CAP_MAPPED_WEIGHTS |
+                            DSV4_CAP_RANDOM_WEIGHTS;
         ours.numerics = device->official ? DSV4_NUMERICS_OFFICIAL : DSV4_NUMERICS_EXACT;
         ours.threads = 1;
         struct sysinfo machine;

@@ -7,10 +7,20 @@ namespace {
 
 constexpr int32_t max_role = 128;
 
-dsv4_status block_bytes(dsv4_device *, const dsv4_shape *, const dsv4_block_desc *, uint64_t *device_bytes,
+/// A tensor of the core, which may be older and know fewer fields.
+dsv4_tensor tensor_at(const dsv4_block_desc *desc, uint32_t i) {
+    dsv4_tensor t{};
+    std::memcpy(&t, reinterpret_cast<const char *>(desc->tensors) + size_t(i) * desc->tensor_stride,
+                desc->tensor_stride < sizeof t ? desc->tensor_stride : sizeof t);
+    return t;
+}
+
+dsv4_status block_bytes(dsv4_device *, const dsv4_shape *, const dsv4_block_desc *desc, uint64_t *device_bytes,
                         uint64_t *host_bytes, dsv4_error *) {
     *device_bytes = 0;  // rows are decoded from the mapped checkpoint on use
     *host_bytes = 0;
+    for (uint32_t i = 0; i < desc->tensor_count; ++i)
+        if (const dsv4_tensor t = tensor_at(desc, i); !t.data) *host_bytes += t.bytes + t.scale_bytes;
     return DSV4_OK;
 }
 
@@ -31,20 +41,26 @@ dsv4_status block_create(dsv4_device *device, const dsv4_shape *shape, const dsv
         for (auto *table : {&block->expert_w1, &block->expert_w2, &block->expert_w3})
             table->assign(size_t(shape->experts), -1);
         for (uint32_t i = 0; i < desc->tensor_count; ++i) {
-            const auto *t = reinterpret_cast<const dsv4_tensor *>(reinterpret_cast<const char *>(desc->tensors) +
-                                                                  size_t(i) * desc->tensor_stride);
+            dsv4_tensor t = tensor_at(desc, i);
+            if (t.role < 0 || t.role >= max_role) continue;  // of a newer core
+            if (!t.data) {
+                block->made.emplace_back(new uint8_t[t.bytes + t.scale_bytes]);
+                uint8_t *data = block->made.back().get(), *scale = t.scale_dtype ? data + t.bytes : nullptr;
+                make_random(t, data, scale);
+                t.data = data;
+                t.scale = scale;
+            }
             const auto index = int32_t(block->weights.size());
-            block->weights.push_back(Weight{*t});
-            if (t->role < 0 || t->role >= max_role) continue;  // of a newer core
-            if (t->expert < 0) {
-                block->by_role[size_t(t->role)] = index;
+            block->weights.push_back(Weight{t});
+            if (t.expert < 0) {
+                block->by_role[size_t(t.role)] = index;
                 continue;
             }
-            if (t->expert >= shape->experts) fail(DSV4_E_INVALID, "expert %d of %d", t->expert, shape->experts);
-            auto &table = t->role == DSV4_ROLE_EXPERT_W1   ? block->expert_w1
-                          : t->role == DSV4_ROLE_EXPERT_W2 ? block->expert_w2
-                                                           : block->expert_w3;
-            table[size_t(t->expert)] = index;
+            if (t.expert >= shape->experts) fail(DSV4_E_INVALID, "expert %d of %d", t.expert, shape->experts);
+            auto &table = t.role == DSV4_ROLE_EXPERT_W1   ? block->expert_w1
+                          : t.role == DSV4_ROLE_EXPERT_W2 ? block->expert_w2
+                                                          : block->expert_w3;
+            table[size_t(t.expert)] = index;
         }
         *out = block.release();
     });

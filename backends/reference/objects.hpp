@@ -71,6 +71,9 @@ struct Weight {
     int64_t integer(int64_t index) const;
 };
 
+/// t.bytes into data and, where t has scales, t.scale_bytes into scale.
+void make_random(const dsv4_tensor &t, uint8_t *data, uint8_t *scale);
+
 }  // namespace dsv4::reference
 
 struct dsv4_device {
@@ -96,6 +99,7 @@ struct dsv4_block {
     int32_t kind, index, ratio;
     std::vector<float> rope_frequency;                      // [R/2]
     std::vector<dsv4::reference::Weight> weights;           // by role
+    std::vector<std::unique_ptr<uint8_t[]>> made;           // what was described as random
     std::vector<int32_t> by_role;                           // role -> index in weights, -1 if absent
     std::vector<int32_t> expert_w1, expert_w2, expert_w3;   // expert -> index in weights
 

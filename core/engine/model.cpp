@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 #include <numeric>
+#include <optional>
 #include "core/engine/capacity.hpp"
 #include "core/engine/tokenizer_file.hpp"
 #include "core/model/synthetic.hpp"
@@ -40,11 +41,9 @@ Model::Model(std::shared_ptr<Runtime> runtime, const std::string &path, const ds
     if (options.flags & ~uint32_t(DSV4_MODEL_DRAFTS | DSV4_MODEL_PIN_THREADS))
         throw Error(DSV4_E_UNSUPPORTED, "model flags: found bits newer than this library: " + std::to_string(options.flags));
     expect_unused(options.reserved, "model options");
+    std::optional<SyntheticModel> synthetic;
     if (path.rfind(synthetic_prefix, 0) == 0) {
-        SyntheticModel made = make_synthetic(path.substr(synthetic_prefix.size()));
-        config_ = std::move(made.config);
-        weights_ = std::move(made.weights);
-        synthetic_ = std::move(made.memory);
+        synthetic = describe_synthetic(path.substr(synthetic_prefix.size()));
     } else {
         weights_ = map_weights(Checkpoint::open(path));
         config_ = weights_.config();
@@ -63,14 +62,20 @@ Model::Model(std::shared_ptr<Runtime> runtime, const std::string &path, const ds
     device.flags = options.flags & DSV4_MODEL_PIN_THREADS ? uint32_t(DSV4_DEVICE_PIN_THREADS) : 0;
     device.expert_budget = options.expert_budget;
     device_ = std::make_unique<Device>(*backend.table, device);
+    const int32_t expert_tier = options.expert_budget ? DSV4_TIER_DISK : DSV4_TIER_DEVICE;
+    if (synthetic) {
+        provide_weights(*synthetic, *device_, expert_tier);
+        config_ = std::move(synthetic->config);
+        weights_ = std::move(synthetic->weights);
+        synthetic_ = std::move(synthetic->memory);
+    }
 
     const Progress progress = [&](uint64_t done, uint64_t total) {
         return !options.progress || options.progress(options.progress_user_data, done, total) == 0;
     };
     const bool drafts = options.flags & DSV4_MODEL_DRAFTS;
     if (!drafts || !device_->has_mtp()) weights_.mtp.clear();
-    network_ = load_network(*device_, config_.shape, weights_,
-                            options.expert_budget ? DSV4_TIER_DISK : DSV4_TIER_DEVICE, progress);
+    network_ = load_network(*device_, config_.shape, weights_, expert_tier, progress);
     draft_blocks_ = uint32_t(network_.mtp.size());
     decode_bytes_ = bytes_per_token(weights_, config_.shape);
     weight_bytes_ = bytes_of(weights_.ends);

@@ -38,7 +38,7 @@ class Model {
     mutable std::unique_ptr<Constraints> constraints_;
     Config config_;
     ModelWeights weights_;
-    std::shared_ptr<const void> synthetic_;  // the memory of made-up weights
+    std::shared_ptr<const void> synthetic_;  // keeps made-up weights valid; NULL: there is a checkpoint
     std::unique_ptr<Device> device_;
     Network network_;
     std::unique_ptr<Engine> engine_;

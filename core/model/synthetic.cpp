@@ -1,13 +1,13 @@
 #include "core/model/synthetic.hpp"
 #include <charconv>
 #include <cmath>
-#include <cstring>
 #include <fstream>
 #include <sstream>
 #include <sys/mman.h>
 #include "core/error.hpp"
 #include "core/model/config_value.hpp"
 #include "core/model/host_memory.hpp"
+#include "core/model/random_bytes.hpp"
 #include "core/model/rope.hpp"
 
 namespace dsv4 {
@@ -75,155 +75,107 @@ Spec read_spec(const std::string &spec) {
     return {config, name};
 }
 
-class Maker {
+/// Describes the weights; nothing is made.
+class Describer {
   public:
-    explicit Maker(const Config &config) : c_(config), s_(config.shape) {}
+    explicit Describer(const Config &config) : c_(config), s_(config.shape) {}
 
-    SyntheticModel make();
+    BlockWeights layer(int32_t index);
+    BlockWeights ends();
 
   private:
-    struct Region {
-        void *data;
-        size_t bytes;
-        ~Region() { munmap(data, bytes); }
-    };
-    struct Memory {
-        std::vector<std::unique_ptr<Region>> regions;
-    };
-
-    uint64_t random() {  // xorshift64* (Vigna 2016)
-        state_ ^= state_ >> 12;
-        state_ ^= state_ << 25;
-        state_ ^= state_ >> 27;
-        return state_ * 0x2545F4914F6CDD1Dull;
-    }
-    float spread() {  // near normal, standard deviation 1
-        const uint64_t r = random();
-        return (float(r & 0xFFFF) + float(r >> 16 & 0xFFFF) + float(r >> 32 & 0xFFFF) - 98302.5f) * (2.0f / 65535.0f);
-    }
-    unsigned char *allocate(uint64_t bytes);
-    dsv4_tensor &add(BlockWeights &b, int32_t role, int32_t dtype, int64_t rows, int64_t columns, uint64_t bytes);
+    dsv4_tensor &add(BlockWeights &b, int32_t role, int32_t expert, int32_t dtype, int64_t rows, int64_t columns);
     void vector(BlockWeights &b, int32_t role, int32_t dtype, int64_t n, float mean, float deviation);
     void plain(BlockWeights &b, int32_t role, int32_t dtype, int64_t rows, int64_t columns, float deviation);
     void fp8(BlockWeights &b, int32_t role, int64_t rows, int64_t columns);
     void fp4(BlockWeights &b, int32_t role, int32_t expert, int64_t rows, int64_t columns);
-    void store(unsigned char *at, int32_t dtype, int64_t n, float mean, float deviation);
     void hc(BlockWeights &b, int32_t fn_role, int64_t rows);
     void compressor(BlockWeights &b, int32_t first_role, int32_t ratio, int64_t dim);
-    BlockWeights layer(int32_t index);
-    BlockWeights ends();
 
     const Config &c_;
     const dsv4_shape &s_;
-    bool measuring_ = false;  // count the bytes of everything, make nothing
-    uint64_t measured_ = 0;
-    uint64_t state_ = 0x9E3779B97F4A7C15ull;
-    std::shared_ptr<Memory> memory_ = std::make_shared<Memory>();
 };
 
-unsigned char *Maker::allocate(uint64_t bytes) {
-    if (measuring_) {
-        measured_ += bytes;
-        return nullptr;
+uint64_t bytes_of(int32_t dtype, int64_t elements) {
+    const auto n = uint64_t(elements);
+    switch (dtype) {
+    case DSV4_F32: return 4 * n;
+    case DSV4_BF16: return 2 * n;
+    case DSV4_I64: return 8 * n;
+    case DSV4_FP4_E2M1: return n / 2;
+    default: return n;
     }
-    void *p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (p == MAP_FAILED) throw std::bad_alloc();
-    memory_->regions.push_back(std::unique_ptr<Region>(new Region{p, bytes}));
-    return static_cast<unsigned char *>(p);
 }
 
-dsv4_tensor &Maker::add(BlockWeights &b, int32_t role, int32_t dtype, int64_t rows, int64_t columns, uint64_t bytes) {
+/// Of a weight's block, role and expert alone: a model of fewer layers has the same ones.
+dsv4_tensor &Describer::add(BlockWeights &b, int32_t role, int32_t expert, int32_t dtype, int64_t rows,
+                            int64_t columns) {
     dsv4_tensor t{};
     t.role = role;
-    t.expert = -1;
+    t.expert = expert;
     t.dtype = dtype;
     t.rank = 2;
     t.shape[0] = rows;
     t.shape[1] = columns;
-    t.bytes = bytes;
-    t.data = allocate(bytes);
+    t.bytes = bytes_of(dtype, rows * columns);
+    const uint64_t of_block = random_word(uint64_t(b.kind), uint64_t(b.index));
+    t.random.seed = random_word(of_block, uint64_t(role) << 32 | uint64_t(expert + 1));
     b.tensors.push_back(t);
     return b.tensors.back();
 }
 
-void Maker::store(unsigned char *at, int32_t dtype, int64_t n, float mean, float deviation) {
-    if (measuring_) return;
-    for (int64_t i = 0; i < n; ++i) {
-        const float v = mean + deviation * spread();
-        uint32_t bits;
-        std::memcpy(&bits, &v, 4);
-        if (dtype == DSV4_F32) {
-            std::memcpy(at + 4 * i, &bits, 4);
-        } else {
-            const auto half = uint16_t((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
-            std::memcpy(at + 2 * i, &half, 2);
-        }
-    }
+void Describer::plain(BlockWeights &b, int32_t role, int32_t dtype, int64_t rows, int64_t columns, float deviation) {
+    dsv4_tensor &t = add(b, role, -1, dtype, rows, columns);
+    t.random.kind = DSV4_RANDOM_NORMAL;
+    t.random.deviation = deviation;
 }
 
-void Maker::plain(BlockWeights &b, int32_t role, int32_t dtype, int64_t rows, int64_t columns, float deviation) {
-    const int64_t n = rows * columns;
-    const dsv4_tensor &t = add(b, role, dtype, rows, columns, uint64_t(n) * (dtype == DSV4_F32 ? 4 : 2));
-    store(static_cast<unsigned char *>(const_cast<void *>(t.data)), dtype, n, 0, deviation);
+void Describer::vector(BlockWeights &b, int32_t role, int32_t dtype, int64_t n, float mean, float deviation) {
+    plain(b, role, dtype, n, 1, deviation);
+    b.tensors.back().rank = 1;
+    b.tensors.back().random.mean = mean;
 }
 
-void Maker::vector(BlockWeights &b, int32_t role, int32_t dtype, int64_t n, float mean, float deviation) {
-    dsv4_tensor &t = add(b, role, dtype, n, 1, uint64_t(n) * (dtype == DSV4_F32 ? 4 : 2));
-    t.rank = 1;
-    store(static_cast<unsigned char *>(const_cast<void *>(t.data)), dtype, n, mean, deviation);
+/// The exponent byte that brings codes of this root mean square to 1 / sqrt(columns).
+int32_t scale_code(int64_t columns, double codes) {
+    return int32_t(std::lround(std::log2(std::pow(double(columns), -0.5) / codes))) + 127;
 }
 
-/// Uniform codes without NaN have a root mean square of about 122; the scale brings that to 1 / sqrt(columns).
-void Maker::fp8(BlockWeights &b, int32_t role, int64_t rows, int64_t columns) {
-    const auto bytes = uint64_t(rows) * uint64_t(columns);
-    dsv4_tensor &t = add(b, role, DSV4_FP8_E4M3, rows, columns, bytes);
-    auto *at = static_cast<unsigned char *>(const_cast<void *>(t.data));
-    for (uint64_t i = 0; i < bytes && !measuring_; i += 8) {
-        uint64_t w = random();
-        const uint64_t nan = ((w & 0x7F7F7F7F7F7F7F7Full) + 0x0101010101010101ull) & 0x8080808080808080ull;
-        w -= nan >> 7;  // 0x7F -> 0x7E, 0xFF -> 0xFE
-        std::memcpy(at + i, &w, std::min<uint64_t>(8, bytes - i));
-    }
+/// Uniform codes without NaN have a root mean square of 107.
+void Describer::fp8(BlockWeights &b, int32_t role, int64_t rows, int64_t columns) {
+    dsv4_tensor &t = add(b, role, -1, DSV4_FP8_E4M3, rows, columns);
+    t.random.kind = DSV4_RANDOM_CODES;
     t.scale_dtype = DSV4_E8M0;
     t.scale_block[0] = t.scale_block[1] = 128;
     t.scale_shape[0] = (rows + 127) / 128;
     t.scale_shape[1] = (columns + 127) / 128;
     t.scale_bytes = uint64_t(t.scale_shape[0]) * uint64_t(t.scale_shape[1]);
-    unsigned char *scale = allocate(t.scale_bytes);
-    if (!measuring_) std::memset(scale, int(std::lround(std::log2(std::pow(double(columns), -0.5) / 122.0))) + 127, t.scale_bytes);
-    t.scale = scale;
+    t.random.scale_low = scale_code(columns, 107);
+    t.random.scale_range = 1;
 }
 
 /// Uniform codes have a root mean square of 2.93.
-void Maker::fp4(BlockWeights &b, int32_t role, int32_t expert, int64_t rows, int64_t columns) {
-    const auto bytes = uint64_t(rows) * uint64_t(columns) / 2;
-    dsv4_tensor &t = add(b, role, DSV4_FP4_E2M1, rows, columns, bytes);
-    t.expert = expert;
-    auto *at = static_cast<unsigned char *>(const_cast<void *>(t.data));
-    for (uint64_t i = 0; i < bytes && !measuring_; i += 8) {
-        const uint64_t w = random();
-        std::memcpy(at + i, &w, std::min<uint64_t>(8, bytes - i));
-    }
+void Describer::fp4(BlockWeights &b, int32_t role, int32_t expert, int64_t rows, int64_t columns) {
+    dsv4_tensor &t = add(b, role, expert, DSV4_FP4_E2M1, rows, columns);
+    t.random.kind = DSV4_RANDOM_CODES;
     t.scale_dtype = DSV4_E8M0;
     t.scale_block[0] = 1;
     t.scale_block[1] = 32;
     t.scale_shape[0] = rows;
     t.scale_shape[1] = columns / 32;
     t.scale_bytes = uint64_t(rows) * uint64_t(columns) / 32;
-    unsigned char *scale = allocate(t.scale_bytes);
-    const int middle = int(std::lround(std::log2(std::pow(double(columns), -0.5) / 2.93))) + 127;
-    for (uint64_t i = 0; i < t.scale_bytes && !measuring_; ++i) scale[i] = uint8_t(middle + int(random() >> 63));
-    t.scale = scale;
+    t.random.scale_low = scale_code(columns, 2.93);
+    t.random.scale_range = 2;
 }
 
-void Maker::hc(BlockWeights &b, int32_t fn_role, int64_t rows) {
+void Describer::hc(BlockWeights &b, int32_t fn_role, int64_t rows) {
     const int64_t width = int64_t(s_.streams) * s_.hidden;
     plain(b, fn_role, DSV4_F32, rows, width, std::pow(float(width), -0.5f));
     vector(b, fn_role + 1, DSV4_F32, rows, 0, 0.7f);
     vector(b, fn_role + 2, DSV4_F32, rows == s_.streams ? 1 : 3, 1, 0.2f);
 }
 
-void Maker::compressor(BlockWeights &b, int32_t first_role, int32_t ratio, int64_t dim) {
+void Describer::compressor(BlockWeights &b, int32_t first_role, int32_t ratio, int64_t dim) {
     const int64_t channels = (ratio == 4 ? 2 : 1) * dim;
     const float d = std::pow(float(s_.hidden), -0.5f);
     plain(b, first_role, DSV4_BF16, channels, s_.hidden, d);
@@ -232,7 +184,7 @@ void Maker::compressor(BlockWeights &b, int32_t first_role, int32_t ratio, int64
     vector(b, first_role + 3, DSV4_BF16, dim, 1, 0.2f);
 }
 
-BlockWeights Maker::layer(int32_t index) {
+BlockWeights Describer::layer(int32_t index) {
     BlockWeights b;
     b.kind = DSV4_BLOCK_LAYER;
     b.index = index;
@@ -256,13 +208,9 @@ BlockWeights Maker::layer(int32_t index) {
     }
     plain(b, DSV4_ROLE_GATE, DSV4_BF16, E, D, 2 * unit);
     if (index < c_.hash_layers) {
-        const int64_t k = s_.active_experts, n = int64_t(s_.vocab) * k;
-        const dsv4_tensor &t = add(b, DSV4_ROLE_GATE_TID2EID, DSV4_I64, s_.vocab, k, uint64_t(n) * 8);
-        auto *table = static_cast<int64_t *>(const_cast<void *>(t.data));
-        for (int64_t v = 0; v < s_.vocab && !measuring_; ++v) {  // k different experts: a random first one and a stride
-            const auto first = int64_t(random() % uint64_t(E));
-            for (int64_t i = 0; i < k; ++i) table[v * k + i] = (first + i * std::max<int64_t>(1, E / k)) % E;
-        }
+        dsv4_tensor &t = add(b, DSV4_ROLE_GATE_TID2EID, -1, DSV4_I64, s_.vocab, s_.active_experts);
+        t.random.kind = DSV4_RANDOM_ROWS;
+        t.random.range = s_.experts;
     } else {
         vector(b, DSV4_ROLE_GATE_BIAS, DSV4_F32, E, 0, 0.2f);
     }
@@ -281,7 +229,7 @@ BlockWeights Maker::layer(int32_t index) {
     return b;
 }
 
-BlockWeights Maker::ends() {
+BlockWeights Describer::ends() {
     BlockWeights b;
     b.kind = DSV4_BLOCK_ENDS;
     plain(b, DSV4_ROLE_EMBED, DSV4_BF16, s_.vocab, s_.hidden, 1);
@@ -291,30 +239,91 @@ BlockWeights Maker::ends() {
     return b;
 }
 
-SyntheticModel Maker::make() {
-    measuring_ = true;
-    ends();
-    for (int32_t l = 0; l < s_.layers; ++l) layer(l);
-    measuring_ = false;
-    // Pages are written as they are made: what is not there would be found out by the whole process.
+struct Region {
+    explicit Region(uint64_t bytes) : size(bytes) {
+        data = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (data == MAP_FAILED) throw std::bad_alloc();
+    }
+    ~Region() { munmap(data, size); }
+    Region(const Region &) = delete;
+    Region &operator=(const Region &) = delete;
+    void *data;
+    size_t size;
+};
+using Regions = std::vector<std::unique_ptr<Region>>;
+
+template <class Visit> void each_block(ModelWeights &weights, Visit &&visit) {
+    visit(weights.ends);
+    for (BlockWeights &b : weights.layers) visit(b);
+}
+
+/// Pages are written as they are made: what is not there would be found out by the whole process.
+void expect_host_memory(uint64_t bytes) {
     const HostMemory host = host_memory();
-    if (host.available && measured_ > host.available - host.available / 16)
-        throw Error(DSV4_E_NO_MEMORY, "a synthetic model of " + std::to_string(measured_) + " bytes: " +
-                                          std::to_string(host.available) + " are available; try fewer layers (:layers=N)");
-    SyntheticModel m;
-    m.config = c_;
-    m.weights.ends = ends();
-    for (int32_t l = 0; l < s_.layers; ++l) m.weights.layers.push_back(layer(l));
-    m.memory = memory_;
-    return m;
+    if (host.available && bytes > host.available - host.available / 16)
+        throw Error(DSV4_E_NO_MEMORY, "a synthetic model of " + std::to_string(bytes) + " bytes: " +
+                                          std::to_string(host.available) +
+                                          " are available; try fewer layers (:layers=N)");
 }
 
 }  // namespace
 
-SyntheticModel make_synthetic(const std::string &spec) {
+SyntheticModel describe_synthetic(const std::string &spec) {
     const Spec s = read_spec(spec);
-    const Config config = parse_config(s.config, s.name);
-    return Maker(config).make();
+    SyntheticModel m;
+    m.config = parse_config(s.config, s.name);
+    Describer describe(m.config);
+    m.weights.ends = describe.ends();
+    for (int32_t l = 0; l < m.config.shape.layers; ++l) m.weights.layers.push_back(describe.layer(l));
+    m.memory = std::make_shared<Regions>();
+    return m;
+}
+
+void make_on_host(SyntheticModel &m) {
+    uint64_t all = 0;
+    each_block(m.weights, [&](const BlockWeights &b) {
+        for (const dsv4_tensor &t : b.tensors) all += t.bytes + t.scale_bytes;
+    });
+    expect_host_memory(all);
+    const auto regions = std::make_shared<Regions>();
+    const auto allocate = [&](uint64_t bytes) {
+        regions->push_back(std::make_unique<Region>(bytes));
+        return regions->back()->data;
+    };
+    each_block(m.weights, [&](BlockWeights &b) {
+        for (dsv4_tensor &t : b.tensors) {
+            void *data = allocate(t.bytes), *scale = t.scale_dtype ? allocate(t.scale_bytes) : nullptr;
+            make_random_bytes(t, data, scale);
+            t.data = data;
+            t.scale = scale;
+            t.random = {};
+        }
+    });
+    m.memory = regions;
+}
+
+void provide_weights(SyntheticModel &m, const Device &device, int32_t expert_tier) {
+    if (!(device.info().capabilities & DSV4_CAP_RANDOM_WEIGHTS)) return make_on_host(m);
+    uint64_t on_device = 0, on_host = 0;
+    each_block(m.weights, [&](const BlockWeights &b) {
+        const dsv4_block_desc desc = b.desc(expert_tier);
+        uint64_t device_bytes = 0, host_bytes = 0;
+        call(device.model->block_bytes, device.handle(), static_cast<const dsv4_shape *>(&m.config.shape), &desc,
+             &device_bytes, &host_bytes);
+        on_device += device_bytes;
+        on_host += host_bytes;
+    });
+    expect_host_memory(on_host);
+    if (on_device > device.info().memory_free)
+        throw Error(DSV4_E_NO_MEMORY, "a synthetic model of " + std::to_string(on_device) + " bytes on the device: " +
+                                          std::to_string(device.info().memory_free) +
+                                          " are free; try fewer layers (:layers=N)");
+}
+
+SyntheticModel make_synthetic(const std::string &spec) {
+    SyntheticModel m = describe_synthetic(spec);
+    make_on_host(m);
+    return m;
 }
 
 }  // namespace dsv4

@@ -129,8 +129,10 @@ typedef struct dsv4_model_options {
 
 /* path: a folder with config.json and safetensors files, mapped and never copied by the library; or
  * "synthetic:flash", "synthetic:pro", "synthetic:FILE.json", each with ":layers=N" if wanted: random weights of those
- * shapes, for measuring. options may be NULL. While the model lives, nobody may shorten or rewrite its files: a mapped
- * page that is no longer there is a SIGBUS, which no library can turn into a status. Replace a checkpoint by renaming. */
+ * shapes, for measuring, made on the device where the backend can ("random_weights" among its capabilities), else in
+ * host memory; the same ones. options may be NULL. While the model lives, nobody may shorten or rewrite its files: a
+ * mapped page that is no longer there is a SIGBUS, which no library can turn into a status. Replace a checkpoint by
+ * renaming. */
 DSV4_API dsv4_status dsv4_model_load(dsv4_runtime *runtime, dsv4_str path, const dsv4_model_options *options,
                                      dsv4_model **out, dsv4_error *err);
 DSV4_API void dsv4_model_release(dsv4_model *model);

@@ -123,13 +123,41 @@ enum { /* what a weight is. Matrices are [out, in], row-major. */
     DSV4_ROLE_H_NORM = 73      /* [D] */
 };
 
+/* Weights for measuring, described instead of given: a backend with DSV4_CAP_RANDOM_WEIGHTS takes tensors whose data
+ * and scale are NULL and makes the bytes itself, the same on every machine: integers, and roundings as IEEE 754 has
+ * them. r(s, i) is number i, from 0, of SplitMix64 begun at s (Steele, Lea, Flood: Fast Splittable Pseudorandom Number
+ * Generators, OOPSLA 2014; the constants are those of Vigna's implementation, prng.di.unimi.it), modulo 2^64:
+ *   z = s + (i + 1) * 0x9E3779B97F4A7C15    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9
+ *   z = (z ^ z >> 27) * 0x94D049BB133111EB    r = z ^ z >> 31 */
+enum {
+    /* F32, BF16: near normal. With a, b, c the lowest three 16 bits of r(seed, i) and x = 2 (a + b + c) - 196605,
+     * element i is mean + deviation * x / 65536 in double (where the product is exact), rounded to float32 and, for
+     * BF16, that to bf16, to nearest even. */
+    DSV4_RANDOM_NORMAL = 1,
+    /* FP8_E4M3, FP4_E2M1: uniform. Bytes 8i to 8i + 7 are r(seed, i), the lowest first; of FP8 the two codes of NaN,
+     * 0x7F and 0xFF, become 0x7E and 0xFE. */
+    DSV4_RANDOM_CODES = 2,
+    /* I64 [n, k]: in every row k different numbers below `range`, k <= range. Element j of row i is
+     * (first + j * max(1, range / k)) % range, all integers, first = (r(seed, i) >> 32) * range >> 32. */
+    DSV4_RANDOM_ROWS = 3
+};
+typedef struct dsv4_random {
+    int32_t kind;  /* DSV4_RANDOM_*; 0: the bytes are given */
+    int32_t range; /* ROWS */
+    uint64_t seed;
+    float mean, deviation; /* NORMAL */
+    /* Scales, E8M0 alone: byte i is scale_low + (b * scale_range >> 8), b byte i of r(~seed, 0), r(~seed, 1), ... as
+     * in CODES; scale_range 1..256, scale_low + scale_range <= 255. */
+    int32_t scale_low, scale_range;
+} dsv4_random;
+
 typedef struct dsv4_tensor {
     int32_t role;
     int32_t expert; /* 0..E-1 for the routed experts, else -1 */
     int32_t dtype;
     int32_t rank;
     int64_t shape[2]; /* in elements; shape[1] is 1 for vectors */
-    const void *data; /* little endian, as in the checkpoint; not necessarily aligned */
+    const void *data; /* little endian, as in the checkpoint; not necessarily aligned. NULL: see random */
     uint64_t bytes;
     int32_t scale_dtype;     /* 0: the weight has none; else DSV4_E8M0 or DSV4_F32 */
     int32_t scale_block[2];  /* one scale covers so many rows and columns: {128, 128} or {1, 32} */
@@ -139,6 +167,7 @@ typedef struct dsv4_tensor {
     uint64_t scale_bytes;
     const char *path; /* the file that data is mapped from, and where in it; NULL: data is plain memory */
     uint64_t file_offset, scale_file_offset;
+    dsv4_random random; /* read where data is NULL; bytes and scale_bytes say how much is made */
 } dsv4_tensor;
 
 enum { DSV4_BLOCK_ENDS = 1, DSV4_BLOCK_LAYER = 2, DSV4_BLOCK_MTP = 3 };
@@ -151,7 +180,7 @@ typedef struct dsv4_block_desc {
     int32_t compress_ratio;  /* r: 0 window only, 4 CSA (overlap and indexer), other HCA */
     const dsv4_tensor *tensors; /* the memory they point at stays valid and unchanged until block_release */
     uint32_t tensor_count;
-    uint32_t tensor_stride;  /* sizeof(dsv4_tensor) of the core */
+    uint32_t tensor_stride;  /* sizeof(dsv4_tensor) of the core: what it does not reach is zero */
     const float *rope_frequency; /* [R/2], YaRN applied; the angle is float32(position) * frequency, in float32 */
     int32_t expert_tier;     /* DSV4_TIER_* */
     int32_t reserved;
@@ -242,7 +271,8 @@ typedef struct dsv4_memory_ops {
 
 typedef struct dsv4_model_ops {
     uint32_t struct_size, reserved;
-    /* What block_create would take, before anything is allocated; beyond the mapped checkpoint itself. */
+    /* What block_create would take, before anything is allocated; beyond the mapped checkpoint itself. Weights that the
+     * backend makes (dsv4_random) count. */
     dsv4_status (*block_bytes)(dsv4_device *device, const dsv4_shape *shape, const dsv4_block_desc *desc,
                                uint64_t *device_bytes, uint64_t *host_bytes, dsv4_error *err);
     /* Copies or repacks as it likes; where it keeps pointers into desc->tensors[].data, that is its business. Roles it
@@ -374,7 +404,8 @@ enum { /* capability bits */
     DSV4_CAP_EXACT = 1 << 1,
     DSV4_CAP_OFFICIAL = 1 << 2,
     DSV4_CAP_MAPPED_WEIGHTS = 1 << 3, /* computes on the mapped checkpoint, without a second copy */
-    DSV4_CAP_DISK_EXPERTS = 1 << 4
+    DSV4_CAP_DISK_EXPERTS = 1 << 4,
+    DSV4_CAP_RANDOM_WEIGHTS = 1 << 5 /* makes what dsv4_random describes */
 };
 
 typedef struct dsv4_device_options {

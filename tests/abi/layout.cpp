@@ -51,7 +51,17 @@ AT(dsv4_tensor, scale_bytes, 88);
 AT(dsv4_tensor, path, 96);
 AT(dsv4_tensor, file_offset, 104);
 AT(dsv4_tensor, scale_file_offset, 112);
-SIZE(dsv4_tensor, 120);
+AT(dsv4_tensor, random, 120);
+SIZE(dsv4_tensor, 152);
+
+AT(dsv4_random, kind, 0);
+AT(dsv4_random, range, 4);
+AT(dsv4_random, seed, 8);
+AT(dsv4_random, mean, 16);
+AT(dsv4_random, deviation, 20);
+AT(dsv4_random, scale_low, 24);
+AT(dsv4_random, scale_range, 28);
+SIZE(dsv4_random, 32);
 
 AT(dsv4_block_desc, struct_size, 0);
 AT(dsv4_block_desc, kind, 4);
@@ -236,8 +246,10 @@ static_assert(DSV4_NUMERICS_DEFAULT == 0 && DSV4_NUMERICS_EXACT == 1 && DSV4_NUM
                   DSV4_NUMERICS_NATIVE == 3,
               "numerics");
 static_assert(DSV4_CAP_ROW_INDEPENDENT == 1 && DSV4_CAP_EXACT == 2 && DSV4_CAP_OFFICIAL == 4 &&
-                  DSV4_CAP_MAPPED_WEIGHTS == 8 && DSV4_CAP_DISK_EXPERTS == 16,
+                  DSV4_CAP_MAPPED_WEIGHTS == 8 && DSV4_CAP_DISK_EXPERTS == 16 &&
+                  DSV4_CAP_RANDOM_WEIGHTS == 32,
               "capabilities");
+static_assert(DSV4_RANDOM_NORMAL == 1 && DSV4_RANDOM_CODES == 2 && DSV4_RANDOM_ROWS == 3, "kinds of random weights");
 
 #define ROLE(name, value) static_assert(DSV4_ROLE_##name == (value), "role " #name " has another number")
 ROLE(EMBED, 1);

@@ -37,6 +37,8 @@ enum class Wrong {
     wrong_frequency,
     any_numerics,
     last_output_first,
+    another_seed,
+    other_scales,
     not_claimed
 };
 Wrong wrong_ = Wrong::nothing; // of the backend under test; one test at a time
@@ -51,7 +53,7 @@ dsv4_status device_open(const dsv4_device_options *options, dsv4_device **out, d
 
 dsv4_status device_query(dsv4_device *device, dsv4_device_info *info, dsv4_error *err) {
     const dsv4_status status = reference::device_query(device, info, err);
-    info->capabilities = DSV4_CAP_EXACT | DSV4_CAP_ROW_INDEPENDENT;
+    info->capabilities = DSV4_CAP_EXACT | DSV4_CAP_ROW_INDEPENDENT | DSV4_CAP_RANDOM_WEIGHTS;
     if (is(Wrong::not_claimed)) info->capabilities = DSV4_CAP_EXACT;
     return status;
 }
@@ -69,9 +71,13 @@ dsv4_status block_create(dsv4_device *device, const dsv4_shape *shape, const dsv
     static const float faint[64] = {-100, -100, -100, -100, -100, -100};
     std::vector<dsv4_tensor> tensors;
     for (uint32_t i = 0; i < d.tensor_count; ++i) {
-        dsv4_tensor t = d.tensors[i];
+        dsv4_tensor t{};
+        std::memcpy(&t, reinterpret_cast<const char *>(d.tensors) + i * size_t{d.tensor_stride},
+                    std::min(sizeof t, size_t{d.tensor_stride}));
         if (is(Wrong::no_shared_expert) && t.role == DSV4_ROLE_SHARED_W1) continue;
         if (is(Wrong::no_sink) && t.role == DSV4_ROLE_ATTN_SINK) t.data = faint;
+        if (is(Wrong::another_seed) && t.role == DSV4_ROLE_EMBED) t.random.seed += 1;
+        if (is(Wrong::other_scales) && t.expert == 1) t.random.scale_range += 1;
         tensors.push_back(t);
     }
     std::vector<float> rope(d.rope_frequency, d.rope_frequency + s.rope_dims / 2);
@@ -296,6 +302,8 @@ TEST_CASE("a backend with one thing wrong fails, in the row that names it") {
          "a rope frequency off by 0.1 %",
          "odd-c",
          {"operator: attention.project: q", "operator: attention.project: window"}},
+        {Wrong::another_seed, "another seed", "odd-b", {"contract: random weights: ends"}},
+        {Wrong::other_scales, "other scales", "tiny", {"contract: random weights: layer by token id"}},
         {Wrong::any_numerics, "unknown numerics accepted", "odd-c", {"contract: bad calls"}},
     };
     for (const Expectation &e : all) {

@@ -8,8 +8,8 @@
 //   --prefill A,B,..    prompts of so many tokens (2048,8192)
 //   --ratios A,B,..     kinds of layer (0,4,128)
 // Times are the device's own where the backend offers timers, medians of repeated runs on random data. Weights are
-// there several times over and used in turn, so that no cache holds them. The bandwidth they are compared with is
-// measured first: a copy on the device, bytes read and written together.
+// there several times over and used in turn, so that no cache holds them; a backend that can makes them itself. The
+// bandwidth they are compared with is measured first: a copy on the device, bytes read and written together.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -123,7 +123,7 @@ class LayerBench {
     LayerBench(const Device &device, const Clock &clock, const Case &c, const Options &o, int32_t ratio,
                int32_t sequences)
         : d_(device), clock_(clock), s_(c.shape), o_(o), ratio_(ratio), positions_(o.context),
-          weights_(make_layer(c, ratio, false, 5)) {
+          weights_(make_layer(c, ratio, false, 5, device.claims(DSV4_CAP_RANDOM_WEIGHTS))) {
         for (int i = 0; i < o.copies; ++i) blocks_.push_back(d_.block(s_, weights_.desc()));
         block_tokens_ = ratio > 4 ? ratio : 128;
         const int32_t each = std::max(positions_, most_tokens_of(o)) / block_tokens_ + 1;
@@ -290,7 +290,7 @@ class LayerBench {
 /// The head alone: it is larger than any cache, so one copy does.
 Line head_line(const Device &d, const Clock &clock, const Case &c, int32_t count, int repeats) {
     const dsv4_shape &s = c.shape;
-    const Weights weights = make_ends(c, 9);
+    const Weights weights = make_ends(c, 9, d.claims(DSV4_CAP_RANDOM_WEIGHTS));
     const Block ends = d.block(s, weights.desc());
     const Batch batch = d.batch(s, count, count, 1);
     std::vector<Place> places(static_cast<size_t>(count));

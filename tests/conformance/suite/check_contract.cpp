@@ -3,8 +3,11 @@
 // did not set, so nor does this.
 #include "checks.hpp"
 #include <algorithm>
+#include <array>
+#include <cstddef>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <numeric>
@@ -153,6 +156,26 @@ void Suite::contract(const Case &c) {
         if (d.model->block_create(d.device, &s, &desc, &block, &err) < 0)
             bad.add("a block with a role of the future was refused");
         else d.model->block_release(block);
+
+        // Nor does it matter where the core's dsv4_tensor ends: as it once did, or further on.
+        const auto sizes = [&](const dsv4_block_desc &of) {
+            std::array<uint64_t, 2> bytes{};
+            expect("block_bytes",
+                   [&](dsv4_error *e) { return d.model->block_bytes(d.device, &s, &of, &bytes[0], &bytes[1], e); });
+            return bytes;
+        };
+        for (const size_t stride : {offsetof(dsv4_tensor, random), sizeof(dsv4_tensor) + 24}) {
+            std::vector<uint8_t> packed(strange.tensors.size() * stride, 0xA5);
+            for (size_t i = 0; i < strange.tensors.size(); ++i)
+                std::memcpy(&packed[i * stride], &strange.tensors[i], std::min(stride, sizeof(dsv4_tensor)));
+            dsv4_block_desc other = desc;
+            other.tensors = reinterpret_cast<const dsv4_tensor *>(packed.data());
+            other.tensor_stride = static_cast<uint32_t>(stride);
+            block = nullptr;
+            if (d.model->block_create(d.device, &s, &other, &block, &err) < 0 || sizes(other) != sizes(desc))
+                bad.add("tensors " + std::to_string(stride) + " bytes apart are not those that were given");
+            if (block) d.model->block_release(block);
+        }
     }
     const Batch batch = d.batch(s, 4, 1, 16);
     const Step step({{options_.seed, 0, 0, 4}}, g.places, s.vocab);

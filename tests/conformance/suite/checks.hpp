@@ -52,6 +52,8 @@ class Suite {
     void contract(const Case &c);
     void memory(const Case &c);
     void residency(const Numerics &numerics, const Case &c);
+    // check_random.cpp
+    void random_weights(const Case &c);
 
     DeviceChoice choice(int32_t numerics, int32_t threads = 0) const;
     void report(Row row);

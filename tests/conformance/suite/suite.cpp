@@ -196,6 +196,7 @@ std::vector<Row> Suite::run() {
         if (!c.wide) {
             guarded("contract", "memory", c.name, "default", [&] { memory(c); });
             guarded("contract", "bad calls", c.name, "default", [&] { contract(c); });
+            guarded("contract", "random weights", c.name, "default", [&] { random_weights(c); });
         }
         for (const Numerics &numerics : modes) {
             guarded("operator", "ends", c.name, numerics.label, [&] { ends(numerics, c); });

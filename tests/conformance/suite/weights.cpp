@@ -67,7 +67,7 @@ const CodeTables &tables() {
 
 class Maker {
   public:
-    Maker(Weights &out, uint64_t seed) : out_(out), seed_(seed) {}
+    Maker(Weights &out, uint64_t seed, bool described = false) : out_(out), seed_(seed), described_(described) {}
 
     /// rows x columns, elements of standard deviation `deviation` about `mean` (mean: float formats only).
     void add(int32_t role, int64_t rows, int64_t columns, int32_t dtype, float deviation, float mean = 0,
@@ -77,6 +77,7 @@ class Maker {
         t.rank = columns == 1 ? 1 : 2;
         t.shape[0] = rows, t.shape[1] = columns;
         Random random(seed_ ^ (static_cast<uint64_t>(role) << 32) ^ (static_cast<uint64_t>(expert + 1) << 48));
+        if (described_ && describe(t, random.next(), scale_dtype, deviation, mean)) return out_.tensors.push_back(t);
         if (dtype == DSV4_FP8_E4M3) quantized(t, random, tables().fp8, 128, 128, scale_dtype, deviation / 112);
         else if (dtype == DSV4_FP4_E2M1) quantized(t, random, tables().fp4, 1, 32, DSV4_E8M0, deviation / 2);
         else plain(t, random, deviation, mean);
@@ -85,6 +86,14 @@ class Maker {
 
     /// [V, k] distinct experts per token id
     void add_token_table(int64_t vocab, int64_t active, int64_t experts) {
+        dsv4_tensor t{};
+        t.role = DSV4_ROLE_GATE_TID2EID, t.expert = -1, t.dtype = DSV4_I64, t.rank = 2;
+        t.shape[0] = vocab, t.shape[1] = active;
+        if (described_) {
+            t.bytes = static_cast<uint64_t>(vocab * active) * 8;
+            t.random.kind = DSV4_RANDOM_ROWS, t.random.range = static_cast<int32_t>(experts), t.random.seed = ~seed_;
+            return out_.tensors.push_back(t);
+        }
         std::vector<uint8_t> bytes(static_cast<size_t>(vocab * active) * 8);
         std::vector<int64_t> order(static_cast<size_t>(experts));
         std::iota(order.begin(), order.end(), 0);
@@ -95,14 +104,40 @@ class Maker {
                 std::swap(order[static_cast<size_t>(j)], order[other]);
                 std::memcpy(&bytes[static_cast<size_t>(v * active + j) * 8], &order[static_cast<size_t>(j)], 8);
             }
-        dsv4_tensor t{};
-        t.role = DSV4_ROLE_GATE_TID2EID, t.expert = -1, t.dtype = DSV4_I64, t.rank = 2;
-        t.shape[0] = vocab, t.shape[1] = active;
         hold(t, std::move(bytes));
         out_.tensors.push_back(t);
     }
 
   private:
+    /// False: there is no describing it.
+    static bool describe(dsv4_tensor &t, uint64_t seed, int32_t scale_dtype, float deviation, float mean) {
+        const bool fp8 = t.dtype == DSV4_FP8_E4M3, fp4 = t.dtype == DSV4_FP4_E2M1;
+        const auto count = static_cast<uint64_t>(t.shape[0] * t.shape[1]);
+        t.random.seed = seed;
+        if (t.dtype == DSV4_F32 || t.dtype == DSV4_BF16) {
+            t.random.kind = DSV4_RANDOM_NORMAL, t.random.mean = mean, t.random.deviation = deviation;
+            t.bytes = count * (t.dtype == DSV4_F32 ? 4 : 2);
+        } else if (fp4 || (fp8 && scale_dtype == DSV4_E8M0)) {
+            t.random.kind = DSV4_RANDOM_CODES;
+            t.bytes = fp4 ? count / 2 : count;
+            scale_blocks(t, fp8 ? 128 : 1, fp8 ? 128 : 32, DSV4_E8M0);
+            t.scale_bytes = static_cast<uint64_t>(t.scale_shape[0] * t.scale_shape[1]);
+            const float codes = fp8 ? 107 : 2.93f; // root mean square of uniform ones
+            t.random.scale_low = 126 + static_cast<int32_t>(std::lround(std::log2(deviation / codes)));
+            t.random.scale_range = 3;
+        } else {
+            return false;
+        }
+        return true;
+    }
+
+    static void scale_blocks(dsv4_tensor &t, int32_t rows, int32_t columns, int32_t scale_dtype) {
+        t.scale_block[0] = rows, t.scale_block[1] = columns;
+        t.scale_shape[0] = (t.shape[0] + rows - 1) / rows;
+        t.scale_shape[1] = (t.shape[1] + columns - 1) / columns;
+        t.scale_dtype = scale_dtype;
+    }
+
     void hold(dsv4_tensor &t, std::vector<uint8_t> bytes) {
         out_.memory.push_back(std::move(bytes)); // moving a vector keeps its storage where it is
         t.data = out_.memory.back().data();
@@ -140,10 +175,7 @@ class Maker {
                 bytes[i] = codes[bits & 255];
             }
         }
-        t.scale_block[0] = block_rows, t.scale_block[1] = block_columns;
-        t.scale_shape[0] = (t.shape[0] + block_rows - 1) / block_rows;
-        t.scale_shape[1] = (t.shape[1] + block_columns - 1) / block_columns;
-        t.scale_dtype = scale_dtype;
+        scale_blocks(t, block_rows, block_columns, scale_dtype);
         const size_t scales = static_cast<size_t>(t.scale_shape[0] * t.scale_shape[1]);
         const int exponent = static_cast<int>(std::lround(std::log2(scale)));
         std::vector<uint8_t> scale_bytes(scales * (scale_dtype == DSV4_F32 ? 4 : 1));
@@ -164,6 +196,7 @@ class Maker {
 
     Weights &out_;
     uint64_t seed_;
+    bool described_;
 };
 
 float fan(int64_t inputs) { return 1 / std::sqrt(static_cast<float>(inputs)); }
@@ -278,24 +311,24 @@ dsv4_block_desc Weights::desc() const {
     return d;
 }
 
-Weights make_ends(const Case &c, uint64_t seed) {
+Weights make_ends(const Case &c, uint64_t seed, bool described) {
     Weights w;
     w.kind = DSV4_BLOCK_ENDS;
     w.rope = rope(c.shape.rope_dims, false);
-    Maker make(w, seed);
+    Maker make(w, seed, described);
     make.add(DSV4_ROLE_EMBED, c.shape.vocab, c.shape.hidden, c.formats.plain, 1);
     make.add(DSV4_ROLE_HEAD, c.shape.vocab, c.shape.hidden, c.formats.plain, fan(c.shape.hidden));
     hc_head(make, c);
     return w;
 }
 
-Weights make_layer(const Case &c, int32_t ratio, bool hash_routing, uint64_t seed) {
+Weights make_layer(const Case &c, int32_t ratio, bool hash_routing, uint64_t seed, bool described) {
     Weights w;
     w.kind = DSV4_BLOCK_LAYER;
     w.ratio = ratio;
     w.index = hash_routing ? 0 : 3;
     w.rope = rope(c.shape.rope_dims, ratio > 0);
-    Maker make(w, seed);
+    Maker make(w, seed, described);
     layer(make, c, ratio, hash_routing);
     return w;
 }

@@ -40,8 +40,10 @@ struct Weights {
     dsv4_block_desc desc() const;
 };
 
-Weights make_ends(const Case &c, uint64_t seed);
-Weights make_layer(const Case &c, int32_t ratio, bool hash_routing, uint64_t seed);
+/// described: what a dsv4_random can describe is that, without bytes: float32, bf16, FP8 and FP4 under E8M0 scales, the
+/// table of experts.
+Weights make_ends(const Case &c, uint64_t seed, bool described = false);
+Weights make_layer(const Case &c, int32_t ratio, bool hash_routing, uint64_t seed, bool described = false);
 Weights make_mtp(const Case &c, uint64_t seed);
 
 /// Row `row` of a matrix (or a whole vector, as row 0), dequantized.
