@@ -47,7 +47,8 @@ struct Sample {
     SamplerView sampler;
     const float *logits; // [outputs, V]
     int32_t vocab, parts;
-    uint32_t *x;        // [outputs, V]: x as bits, -infinity where a token is out; then distances
+    int32_t width;      // V rounded up to 4; what is behind the last token is out
+    uint32_t *x;        // [outputs, width]: x as bits, -infinity where a token is out; then distances
     uint64_t *best;     // [outputs, parts]: rank of x, then the smaller id; 1: NaN alone; 0: nothing
     uint64_t *part_sum; // [outputs, parts]
     uint32_t *part_count;
@@ -88,7 +89,8 @@ __global__ void __launch_bounds__(part_threads) sample_largest(Sample a) {
     }
     __syncthreads();
     const uint64_t *allowed = wish.masked ? a.sampler.allowed + int64_t(row) * a.sampler.words : nullptr;
-    uint32_t *to = a.x + int64_t(row) * a.vocab + first;
+    uint32_t *to = a.x + int64_t(row) * a.width + first;
+    if (first + n == a.vocab && me < a.width - a.vocab) to[n + me] = bits_of(-INFINITY);
     uint64_t best = 0;
     for (int32_t i = me; i < n; i += part_threads) {
         const int32_t token = first + i;
@@ -133,8 +135,8 @@ __global__ void __launch_bounds__(part_threads) sample_weigh(Sample a) {
         for (int32_t i = me; i < coarse_bins; i += part_threads) sums[i] = 0, counts[i] = 0;
         __syncthreads();
     }
-    const int32_t first = part * part_tokens, n = min(part_tokens, a.vocab - first);
-    uint32_t *x = a.x + int64_t(row) * a.vocab + first;
+    const int32_t first = part * part_tokens, n = min(part_tokens, a.width - first);
+    uint32_t *x = a.x + int64_t(row) * a.width + first;
     uint64_t sum = 0;
     uint32_t count = 0;
     for (int32_t i = me; i < n; i += part_threads) {
@@ -209,7 +211,7 @@ __device__ __forceinline__ int32_t reaching_bin(Search &s, int bins, bool by_sum
 /// The shortest beginning with so many tokens, or at least such a sum, of a row that has them.
 __device__ __forceinline__ Cut find_cut(const Sample &a, int32_t row, Search &s, bool by_sum, uint64_t target) {
     const auto me = int32_t(threadIdx.x);
-    const uint32_t *distance = a.x + int64_t(row) * a.vocab;
+    const auto *distance = reinterpret_cast<const uint4 *>(a.x + int64_t(row) * a.width);
     uint64_t count = 0, sum = 0;
     for (int32_t i = me; i < coarse_bins; i += pick_threads) {
         s.sums[i] = a.sums[int64_t(row) * coarse_bins + i];
@@ -222,11 +224,15 @@ __device__ __forceinline__ Cut find_cut(const Sample &a, int32_t row, Search &s,
                   bins = 1 << (known - shift);
         for (int32_t i = me; i < bins; i += pick_threads) s.sums[i] = 0, s.counts[i] = 0;
         __syncthreads();
-        for (int32_t i = me; i < a.vocab; i += pick_threads) {
-            const uint32_t d = distance[i];
-            if (d >> known != t >> known) continue; // that of tokens that are out is none of them
-            atomicAdd(&s.sums[d >> shift & uint32_t(bins - 1)], Sum(sampling::weight(d)));
-            atomicAdd(&s.counts[d >> shift & uint32_t(bins - 1)], 1u);
+        for (int32_t i = me; i < a.width / 4; i += pick_threads) {
+            const uint4 four = distance[i];
+            const uint32_t four_t[] = {four.x, four.y, four.z, four.w};
+            for (int k = 0; k < 4; ++k) {
+                const uint32_t d = four_t[k];
+                if (d >> known != t >> known) continue; // that of tokens that are out is none of them
+                atomicAdd(&s.sums[d >> shift & uint32_t(bins - 1)], Sum(sampling::weight(d)));
+                atomicAdd(&s.counts[d >> shift & uint32_t(bins - 1)], 1u);
+            }
         }
         __syncthreads();
         t |= uint32_t(reaching_bin(s, bins, by_sum, target, count, sum)) << shift;
@@ -272,16 +278,20 @@ __global__ void __launch_bounds__(pick_threads) sample_pick(Sample a) {
     // Where in the order of ids: a subgroup has a segment of it, then the block has the segment that it is in.
     const uint64_t place = sampling::high_product(wish.random, cut.sum);
     const uint64_t w_of_ties = cut.ties ? sampling::weight(cut.t) : 0;
-    const uint32_t *distance = a.x + int64_t(row) * a.vocab;
-    const int32_t each = int32_t(ceil_div(a.vocab, 32));
+    const uint32_t *distance = a.x + int64_t(row) * a.width;
+    const auto *fours = reinterpret_cast<const uint4 *>(distance);
+    const int32_t each = int32_t(ceil_div(a.width / 4, 32)) * 4;
     {
-        const int32_t begin = min(subgroup_of_block() * each, a.vocab), end = min(begin + each, a.vocab);
+        const int32_t begin = min(subgroup_of_block() * each, a.width), end = min(begin + each, a.width);
         uint64_t below = 0;
         uint32_t ties = 0;
-        for (int32_t i = begin + lane_of_subgroup(); i < end; i += subgroup_size) {
-            const uint32_t t = distance[i];
-            if (t < cut.t) below += sampling::weight(t);
-            ties += cut.ties && t == cut.t;
+        for (int32_t i = begin / 4 + lane_of_subgroup(); i < end / 4; i += subgroup_size) {
+            const uint4 four = fours[i];
+            const uint32_t four_t[] = {four.x, four.y, four.z, four.w};
+            for (int k = 0; k < 4; ++k) {
+                if (four_t[k] < cut.t) below += sampling::weight(four_t[k]);
+                ties += cut.ties && four_t[k] == cut.t;
+            }
         }
         below = subgroup_sum(below);
         ties = subgroup_sum(ties);
@@ -298,7 +308,7 @@ __global__ void __launch_bounds__(pick_threads) sample_pick(Sample a) {
         before = with;
         ties_left -= ties;
     }
-    const int32_t end = min((segment + 1) * each, a.vocab), piece = int32_t(ceil_div(each, pick_threads));
+    const int32_t end = min((segment + 1) * each, a.width), piece = int32_t(ceil_div(each, pick_threads));
     const int32_t from = min(segment * each + me * piece, end), to = min(from + piece, end);
     uint64_t below = 0, all;
     uint64_t ties = 0;
@@ -457,12 +467,14 @@ dsv4_status sample(dsv4_queue *queue, const dsv4_batch *batch, dsv4_sampler *sam
         const auto R = size_t(rows), P = R * size_t(parts), B = R * size_t(coarse_bins);
         auto *best = queue->scratch<uint64_t>(SCRATCH_B, 3 * P); // [best][sum][count]
         auto *sums = queue->scratch<Sum>(SCRATCH_C, B);
+        const auto width = int32_t(round_up(V, 4));
         const Sample a{batch->view,
                        sampler->view,
                        logits->row(0),
                        V,
                        parts,
-                       queue->scratch<uint32_t>(SCRATCH_A, R * size_t(V)),
+                       width,
+                       queue->scratch<uint32_t>(SCRATCH_A, R * size_t(width)),
                        best,
                        best + P,
                        reinterpret_cast<uint32_t *>(best + 2 * P),
