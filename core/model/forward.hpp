@@ -43,8 +43,8 @@ class Forward {
     void run(Step &step, std::vector<float> &logits);
 
     /// The same, and what rows [step.outputs()] want is sampled on the device: ids [step.outputs()], tokens or
-    /// DSV4_SAMPLED_*. The logits of rows that want nothing are read instead: [so many, V], in the order of the outputs.
-    /// Where the device does not sample, no row may want anything.
+    /// DSV4_SAMPLED_*. The logits of rows that want nothing are read instead: [so many, V], in the order of the
+    /// outputs. Where the device does not sample, no row may want anything.
     void run(Step &step, const std::vector<dsv4_sample_row> &rows, std::vector<int32_t> &ids,
              std::vector<float> &logits);
     bool samples() const { return sampler_ != nullptr; }

@@ -380,8 +380,8 @@ typedef struct dsv4_timer_ops {
  *          flush to zero. 41 * 2^24 and more (or NaN): out. Else the fraction is cut off: a number of 2^-24 octaves.
  *   w[i]   about 2^(40 - t / 2^24): with v = (t mod 2^24) * 2^8, C the numbers of DSV4_SAMPLE_POLYNOMIAL, and a = C[5],
  *          then a = C[j] - (a * v >> 32) for j = 4 .. 0 (64-bit products), m = 2^31 - (a * v >> 33), and
- *          w = (m << 9) >> (t >> 24). w < least: out. A larger t never has a larger w, and fewer than 2^24 tokens cannot
- *          overflow a sum.
+ *          w = (m << 9) >> (t >> 24). w < least: out. A larger t never has a larger w, and fewer than 2^24 tokens
+ *          cannot overflow a sum.
  *   Order  likeliest first is smaller t first, and of equal t the smaller id.
  *   top_k  the first top_k in that order stay; 0: all.
  *   top_p  With S the sum of their w, the shortest beginning of the order stays whose sum is at least 1 and at least
@@ -422,8 +422,8 @@ typedef struct dsv4_sample_ops {
     dsv4_status (*sampler_create)(dsv4_device *device, const dsv4_shape *shape, int32_t max_rows, int32_t max_biases,
                                   dsv4_sampler **out, dsv4_error *err);
     void (*sampler_release)(dsv4_sampler *sampler);
-    /* What is wanted of the next step's outputs, one row each; rows that are not given want nothing. row_stride is
-     * sizeof(dsv4_sample_row) of the core. Everything is read before the call returns. */
+    /* What is wanted of the next step's outputs, one row each; rows that are not given want nothing. Called before the
+     * first sample. row_stride is sizeof(dsv4_sample_row) of the core. Everything is read before the call returns. */
     dsv4_status (*set)(dsv4_queue *queue, dsv4_sampler *sampler, int32_t rows, const dsv4_sample_row *row,
                        uint32_t row_stride, dsv4_error *err);
     /* logits [outputs, V] -> a token or DSV4_SAMPLED_* per output, kept in the sampler. The logits stay as they are. */

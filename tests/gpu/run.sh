@@ -108,7 +108,8 @@ step configure 60 cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DD
     -DDSV4_HIP=NVIDIA "-DDSV4_CUDA_ARCHITECTURES=$arch" || exit 1
 step build 300 cmake --build "$build" -j "$jobs" --target dsv4-cuda dsv4-hip dsv4-reference dsv4-cpu dsv4_tool \
     conformance_test gpu_bench gpu_unit_cuda gpu_unit_hip test_conformance_gpu_step_graph test_unit_device_sampling \
-    test_golden_exact test_golden_official test_golden_invariance -- -k 0 # a step whose program is missing says so itself
+    test_golden_exact test_golden_official test_golden_invariance \
+    -- -k 0 # a step whose program is missing says so itself
 bin="$build/bin"
 
 step "backends" 20 "$bin/dsv4" backends
