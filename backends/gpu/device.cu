@@ -130,6 +130,7 @@ const void *ops(dsv4_device *, uint32_t family) {
     case DSV4_FAMILY_MTP: return &mtp_ops();
     case DSV4_FAMILY_GRAPH: return &graph_ops();
     case DSV4_FAMILY_TIMER: return &timer_ops();
+    case DSV4_FAMILY_SAMPLE: return &sample_ops();
     }
     return nullptr;
 }

@@ -45,6 +45,9 @@ dsv4_status attention_attend(dsv4_queue *, const dsv4_batch *, const dsv4_block 
 dsv4_status attention_output(dsv4_queue *, const dsv4_batch *, const dsv4_block *, const dsv4_buffer *o, dsv4_buffer *y,
                              dsv4_error *);
 
+// sample.cu
+const dsv4_sample_ops &sample_ops();
+
 // route.cu, moe.cu
 const dsv4_moe_ops &moe_ops(); // device.cu
 dsv4_status moe_route(dsv4_queue *, const dsv4_batch *, const dsv4_block *, const dsv4_buffer *x, dsv4_buffer *route,

@@ -6,17 +6,17 @@ namespace dsv4::gpu {
 
 /// The sum of v over the threads before this one of a one-dimensional block, and over all of them. scratch: 32 shared
 /// values, free again at the next call.
-__device__ __forceinline__ int exclusive_sum(int v, int *scratch, int &all) {
+template <class T> __device__ __forceinline__ T exclusive_sum(T v, T *scratch, T &all) {
     const int lane = lane_of_subgroup(), groups = int(blockDim.x) / subgroup_size;
-    int sum = v;
+    T sum = v;
     for (int step = 1; step < subgroup_size; step *= 2) {
-        const int other = shuffle(sum, max(lane - step, 0));
+        const T other = shuffle(sum, max(lane - step, 0));
         if (lane >= step) sum += other;
     }
     __syncthreads();
     if (lane == subgroup_size - 1) scratch[subgroup_of_block()] = sum;
     __syncthreads();
-    int before = 0;
+    T before = 0;
     all = 0;
     for (int i = 0; i < groups; ++i) {
         if (i < subgroup_of_block()) before += scratch[i];

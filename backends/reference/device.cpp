@@ -47,6 +47,7 @@ const void *ops(dsv4_device *, uint32_t family) {
     case DSV4_FAMILY_ATTENTION: return &attention_ops;
     case DSV4_FAMILY_MOE: return &moe_ops;
     case DSV4_FAMILY_MTP: return &mtp_ops;
+    case DSV4_FAMILY_SAMPLE: return &sample_ops;
     default: return nullptr;
     }
 }

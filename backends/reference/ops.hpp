@@ -12,6 +12,7 @@ extern const dsv4_hc_ops hc_ops;
 extern const dsv4_attention_ops attention_ops;
 extern const dsv4_moe_ops moe_ops;
 extern const dsv4_mtp_ops mtp_ops;
+extern const dsv4_sample_ops sample_ops;
 
 dsv4_status device_open(const dsv4_device_options *options, dsv4_device **out, dsv4_error *err);
 void device_close(dsv4_device *device);

@@ -123,7 +123,7 @@ bool Engine::plan_one(Step &step, std::vector<Share> &shares, const std::shared_
         r.done = true;
         return true;
     }
-    Share share{request, q.computed, 0, {}, size_t(step.outputs()), {}, -1, std::nullopt};
+    Share share{request, q.computed, 0, {}, size_t(step.outputs()), nullptr, {}, -1, std::nullopt};
     int32_t outputs_left = capacity().outputs - step.outputs();
     const int32_t limit = std::min({held - q.computed, q.chunk, room});
     for (; share.count < limit; ++share.count) {
@@ -152,22 +152,52 @@ bool Engine::plan_one(Step &step, std::vector<Share> &shares, const std::shared_
     return true;
 }
 
-/// Without the mutex: the forward pass, the drafts and the sampling; then with it, what they gave.
+/// What the device is to sample, a row per output. A filter knows what the token may be before the step has run. Rows
+/// that are left wanting nothing are sampled here, from their logits, or wanted as they are.
+std::vector<dsv4_sample_row> Engine::wanted(const Step &step, std::vector<Share> &shares) const {
+    std::vector<dsv4_sample_row> rows(size_t(step.outputs()));
+    int64_t biases = 0;
+    for (Share &s : shares) {
+        const Request &r = *s.request;
+        if (!r.generates || s.outputs.empty()) continue;
+        attempt(s.failure, [&] {
+            s.allowed = r.filter ? r.filter->allowed() : nullptr;
+            const dsv4_sample_row row = r.sampler->row(uint64_t(s.start + s.count), s.allowed);
+            if (!forward_->samples() || biases + row.bias_count > Forward::most_biases) return;
+            biases += row.bias_count;
+            rows[s.first_output] = row;  // a sequence has one next token
+        });
+    }
+    return rows;
+}
+
+/// Without the mutex: the forward pass, the sampling and the drafts; then with it, what they gave.
 void Engine::run(Step &step, std::vector<Share> &shares) {
+    std::vector<dsv4_sample_row> rows;
+    std::vector<int32_t> ids;
     std::vector<float> logits;
+    std::vector<float *> read;  // by output: where its logits are; NULL: the device sampled
     const auto V = size_t(vocab_);
     std::optional<Error> step_failure;
-    attempt(step_failure, [&] { forward_->run(step, logits); });
+    attempt(step_failure, [&] {
+        rows = wanted(step, shares);
+        forward_->run(step, rows, ids, logits);
+        float *next = logits.data();
+        for (const dsv4_sample_row &row : rows) {
+            read.push_back(row.kind == DSV4_SAMPLE_NOTHING ? next : nullptr);
+            if (read.back()) next += V;
+        }
+    });
     for (Share &s : shares) {
         Request &r = *s.request;
-        s.failure = step_failure;
+        if (step_failure) s.failure = step_failure;
         if (s.failure) continue;
         attempt(s.failure, [&] {
             for (size_t o = 0; o < s.outputs.size(); ++o) {
-                float *row = logits.data() + (s.first_output + o) * V;
+                float *row = read[s.first_output + o];
                 if (r.generates) {
-                    const auto position = uint64_t(s.start + s.count);
-                    s.sampled = r.sampler->sample(row, vocab_, position, r.filter ? r.filter->allowed() : nullptr);
+                    s.sampled = row ? r.sampler->sample(row, vocab_, uint64_t(s.start + s.count), s.allowed)
+                                    : Sampler::checked(ids[s.first_output + o]);
                     if (r.filter) r.filter->accept(s.sampled);
                 } else {
                     s.rows.push_back({s.start + s.outputs[o], false, std::vector<float>(row, row + V)});

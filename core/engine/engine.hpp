@@ -86,7 +86,8 @@ class Engine {
         std::shared_ptr<Request> request;
         int32_t start, count;
         std::vector<int32_t> outputs;  // offsets
-        size_t first_output;           // row in the step's logits
+        size_t first_output;           // row among the step's outputs
+        const uint64_t *allowed;       // what its sampled token may be; NULL: any
         // what came of it
         std::vector<LogitsRow> rows;
         int32_t sampled = -1;
@@ -97,6 +98,7 @@ class Engine {
     bool runnable(const Request &request) const;
     std::vector<Share> plan(Step &step);
     bool plan_one(Step &step, std::vector<Share> &shares, const std::shared_ptr<Request> &request, int32_t &room);
+    std::vector<dsv4_sample_row> wanted(const Step &step, std::vector<Share> &shares) const;
     void run(Step &step, std::vector<Share> &shares);
     void deliver(Share &share);
     void finish(Request &request, int32_t reason);

@@ -8,12 +8,23 @@
 namespace dsv4 {
 namespace {
 
+constexpr int32_t most_tokens = 1 << 24;             // a vocabulary has fewer: their weights add up to less than 2^64
+constexpr uint64_t full_weight = uint64_t{1} << 40;  // of the likeliest token
+constexpr float no_distance = 41 << 24;              // tokens so far from the likeliest, and farther ones, are out
+
 /// SplitMix64 (Steele, Lea, Flood 2014): one well-mixed number per (seed, position).
-double uniform(uint64_t seed, uint64_t position) {
+uint64_t mixed(uint64_t seed, uint64_t position) {
     uint64_t z = seed + (position + 1) * 0x9E3779B97F4A7C15ull;
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
     z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
-    return double((z ^ (z >> 31)) >> 11) * 0x1p-53;
+    return z ^ (z >> 31);
+}
+
+/// floor(a * b / 2^64)
+uint64_t high_product(uint64_t a, uint64_t b) {
+    const uint64_t a0 = uint32_t(a), a1 = a >> 32, b0 = uint32_t(b), b1 = b >> 32;
+    const uint64_t middle = a1 * b0 + (a0 * b0 >> 32), other = a0 * b1 + uint32_t(middle);
+    return a1 * b1 + (middle >> 32) + (other >> 32);
 }
 
 void expect(bool ok, const std::string &what) {
@@ -23,6 +34,9 @@ void expect(bool ok, const std::string &what) {
 }  // namespace
 
 void check_sampling(const SamplingOptions &o, int32_t vocab) {
+    if (vocab >= most_tokens)
+        throw Error(DSV4_E_UNSUPPORTED, "sampling: expected fewer than " + std::to_string(most_tokens) +
+                                            " tokens, the vocabulary has " + std::to_string(vocab));
     expect(o.temperature >= 0 && std::isfinite(o.temperature),
            "temperature: expected 0 (greedy) or more, found " + std::to_string(o.temperature));
     expect(o.top_p >= 0 && o.top_p <= 1, "top_p: expected 0 (off) to 1, found " + std::to_string(o.top_p));
@@ -34,8 +48,50 @@ void check_sampling(const SamplingOptions &o, int32_t vocab) {
     }
 }
 
+uint64_t sample_weight(uint32_t t) {
+    static constexpr uint32_t C[] = DSV4_SAMPLE_POLYNOMIAL;
+    const uint32_t v = t << 8;
+    uint32_t a = C[5];
+    for (int j = 4; j >= 0; --j) a = C[j] - uint32_t(uint64_t{a} * v >> 32);
+    const uint64_t m = (uint64_t{1} << 31) - (uint64_t{a} * v >> 33);
+    return m << 9 >> (t >> 24);
+}
+
+Sampler::Sampler(SamplingOptions options) : options_(std::move(options)) {
+    const SamplingOptions &o = options_;
+    constexpr double log2_e = 0x1.71547652b82fep+0;
+    row_.kind = o.temperature > 0 ? DSV4_SAMPLE_DRAW : DSV4_SAMPLE_LARGEST;
+    row_.top_k = o.top_k;
+    if (o.top_p > 0 && o.top_p < 1) row_.top_p = std::max(uint32_t(double(o.top_p) * 0x1p32), 1u);
+    // Beyond float's range is infinite, which leaves the likeliest and its equals: a conversion need not say so.
+    const double scale = o.temperature > 0 ? 0x1p24 * log2_e / double(o.temperature) : 0;
+    constexpr float most = std::numeric_limits<float>::max();
+    row_.scale = scale > double(most) ? std::numeric_limits<float>::infinity() : float(scale);
+    row_.least = std::max(uint64_t(double(o.min_p) * double(full_weight)), uint64_t{1});
+}
+
+dsv4_sample_row Sampler::row(uint64_t position, const uint64_t *allowed) const {
+    dsv4_sample_row row = row_;
+    row.random = mixed(options_.seed, position);
+    row.allowed = allowed;
+    row.bias = options_.logit_bias.data();
+    row.bias_count = uint32_t(options_.logit_bias.size());
+    return row;
+}
+
+int32_t Sampler::checked(int32_t sampled) {
+    if (sampled == DSV4_SAMPLED_NOT_A_NUMBER)
+        throw Error(DSV4_E_MODEL, "sampling: the model's logits are not numbers; its weights hold NaN or infinities");
+    if (sampled == DSV4_SAMPLED_FORBIDDEN)
+        throw Error(DSV4_E_INVALID, "sampling: logit_bias and the grammar together forbid every token");
+    if (sampled < 0)
+        throw Error(DSV4_E_INTERNAL, "sampling: the backend gave " + std::to_string(sampled) + " for a token");
+    return sampled;
+}
+
 int32_t Sampler::sample(float *logits, int32_t vocab, uint64_t position, const uint64_t *allowed) {
     constexpr float never = -std::numeric_limits<float>::infinity();
+    const dsv4_sample_row r = row(position, allowed);
     for (const auto &[token, bias] : options_.logit_bias) logits[token] += bias;
     if (allowed)
         for (int32_t i = 0; i < vocab; ++i)
@@ -44,47 +100,48 @@ int32_t Sampler::sample(float *logits, int32_t vocab, uint64_t position, const u
     for (int32_t i = 0; i < vocab; ++i)
         if (logits[i] > never && (best < 0 || logits[i] > logits[best])) best = i;
     if (best < 0) {
-        if (std::any_of(logits, logits + vocab, [](float x) { return std::isnan(x); }))
-            throw Error(DSV4_E_MODEL, "sampling: the model's logits are not numbers; its weights hold NaN or infinities");
-        throw Error(DSV4_E_INVALID, "sampling: logit_bias and the grammar together forbid every token");
+        const bool nan = std::any_of(logits, logits + vocab, [](float x) { return std::isnan(x); });
+        return checked(nan ? DSV4_SAMPLED_NOT_A_NUMBER : DSV4_SAMPLED_FORBIDDEN);
     }
-    if (options_.temperature == 0) return best;
+    if (r.kind == DSV4_SAMPLE_LARGEST) return best;
 
-    // Candidates by probability relative to the likeliest. What is under exp(-80) of it, with no filter on, changes
-    // nothing that a double can hold of the sum's order.
-    const float top = logits[best], rate = 1.0f / options_.temperature;
-    const float floor = options_.min_p > 0 ? std::max(options_.min_p, 1e-35f) : 1e-35f;
+    const float top = logits[best];
     candidates_.clear();
-    for (int32_t i = 0; i < vocab; ++i)
-        if (logits[i] > never)
-            // The likeliest is 1 by definition: where it is infinite, or the rate is, the formula says NaN.
-            if (const float p = logits[i] == top ? 1.0f : std::exp((logits[i] - top) * rate); p >= floor)
-                candidates_.emplace_back(p, i);
-    const auto likelier = [](const auto &a, const auto &b) {
-        return a.first != b.first ? a.first > b.first : a.second < b.second;
-    };
-    if (options_.top_k && options_.top_k < candidates_.size()) {
-        const auto end = candidates_.begin() + ptrdiff_t(options_.top_k);
-        std::nth_element(candidates_.begin(), end, candidates_.end(), likelier);
-        candidates_.resize(options_.top_k);
+    for (int32_t i = 0; i < vocab; ++i) {
+        if (!(logits[i] > never)) continue;
+        // The likeliest is 0 by definition: where it is infinite, or the scale is, the formula says NaN.
+        const float distance = logits[i] == top ? 0.0f : (top - logits[i]) * r.scale;
+        if (distance < no_distance && sample_weight(uint32_t(distance)) >= r.least)
+            candidates_.push_back({uint32_t(distance), i});
     }
-    double sum = 0;
-    if (options_.top_p > 0 && options_.top_p < 1) {
+    const auto likelier = [](const Candidate &a, const Candidate &b) { return a.t != b.t ? a.t < b.t : a.id < b.id; };
+    const auto by_id = [](const Candidate &a, const Candidate &b) { return a.id < b.id; };
+    const auto sum = [&] {
+        uint64_t s = 0;
+        for (const Candidate &c : candidates_) s += sample_weight(c.t);
+        return s;
+    };
+    const bool narrowed = (r.top_k && r.top_k < candidates_.size()) || r.top_p;
+    if (r.top_k && r.top_k < candidates_.size()) {
+        const auto end = candidates_.begin() + ptrdiff_t(r.top_k);
+        std::nth_element(candidates_.begin(), end, candidates_.end(), likelier);
+        candidates_.resize(r.top_k);
+    }
+    if (r.top_p) {
         // Smallest set of likeliest tokens whose probabilities reach top_p; the one that crosses it is in.
         std::sort(candidates_.begin(), candidates_.end(), likelier);
-        double total = 0, kept = 0;
-        for (const auto &c : candidates_) total += c.first;
+        const uint64_t wanted = std::max(high_product(sum(), uint64_t{r.top_p} << 32), uint64_t{1});
+        uint64_t kept = 0;
         size_t n = 0;
-        while (n < candidates_.size() && (n == 0 || kept < options_.top_p * total)) kept += candidates_[n++].first;
+        while (kept < wanted) kept += sample_weight(candidates_[n++].t);
         candidates_.resize(n);
-    } else {
-        std::sort(candidates_.begin(), candidates_.end(), [](const auto &a, const auto &b) { return a.second < b.second; });
     }
-    for (const auto &c : candidates_) sum += c.first;
-    double left = uniform(options_.seed, position) * sum;
-    for (const auto &c : candidates_)
-        if ((left -= c.first) < 0) return c.second;
-    return candidates_.back().second;
+    if (narrowed) std::sort(candidates_.begin(), candidates_.end(), by_id);
+    const uint64_t place = high_product(r.random, sum());
+    uint64_t passed = 0;
+    for (const Candidate &c : candidates_)
+        if ((passed += sample_weight(c.t)) > place) return c.id;
+    return candidates_.back().id;  // place is less than the sum
 }
 
 }  // namespace dsv4

@@ -211,8 +211,7 @@ Stream::Stream(std::shared_ptr<Session> session, const dsv4_generate_options &o,
     if ((o.logit_bias_count && !o.logit_bias) || (o.stop_id_count && !o.stop_ids) ||
         (o.stop_string_count && !o.stop_strings))
         throw Error(DSV4_E_INVALID, "logit_bias, stop_ids or stop_strings: NULL with a count");
-    for (size_t i = 0; i < o.logit_bias_count; ++i)
-        sampling.logit_bias.emplace_back(o.logit_bias[i].token, o.logit_bias[i].bias);
+    sampling.logit_bias.assign(o.logit_bias, o.logit_bias + o.logit_bias_count);
     check_sampling(sampling, model.config().shape.vocab);
     session_->check_ids(o.stop_ids, o.stop_id_count);
 

@@ -50,6 +50,7 @@ Forward::Forward(const Device &device, const Network &network, const Capacity &c
       graphs_(device, capacity.tokens, capacity.sequences, capacity.outputs) {
     const dsv4_shape &shape = network.shape;
     batch_ = device.batch(shape, capacity.tokens, capacity.sequences, capacity.blocks_per_sequence);
+    if (device.sample) sampler_ = device.sampler(shape, capacity.outputs, most_biases);
     for (const int32_t r : network.layer_ratio) layer_cache_.push_back(device.cache(shape, r, capacity.cache));
     if (network.mtp.empty()) return;
     for (const int32_t r : network.mtp_ratio) mtp_cache_.push_back(device.cache(shape, r, capacity.cache));
@@ -57,20 +58,49 @@ Forward::Forward(const Device &device, const Network &network, const Capacity &c
     mtp_streams_ = device.buffer(shape, DSV4_BUFFER_STREAMS, capacity.tokens);
 }
 
-// T tokens through every layer: streams X [T, M, D] -> logits of the wanted rows.
 void Forward::run(Step &step, std::vector<float> &logits) {
+    std::vector<int32_t> ids;
+    run(step, std::vector<dsv4_sample_row>(size_t(step.outputs())), ids, logits);
+}
+
+// T tokens through every layer: streams X [T, M, D] -> logits of the outputs -> the tokens that are wanted of them.
+void Forward::run(Step &step, const std::vector<dsv4_sample_row> &rows, std::vector<int32_t> &ids,
+                  std::vector<float> &logits) {
     const int32_t outputs = step.outputs();
+    const auto wants = [](const dsv4_sample_row &r) { return r.kind != DSV4_SAMPLE_NOTHING; };
+    const bool samples = std::any_of(rows.begin(), rows.end(), wants);
     begin(step);
-    graphs_.run(batch_.get(), step.view(), [&] {
+    if (samples)
+        call(device_.sample->set, device_.queue(), sampler_.get(), outputs, rows.data(),
+             uint32_t(sizeof(dsv4_sample_row)));
+    graphs_.run(batch_.get(), step.view(), samples, [&] {
         call(device_.ends->embed, device_.queue(), batch_.get(), network_.ends.get(), streams_.get());
         for (size_t l = 0; l < network_.layers.size(); ++l) layer(int32_t(l));
         if (outputs)  // hc_head collapses M streams to one, rmsnorm, head
             call(device_.ends->head, device_.queue(), batch_.get(), network_.ends.get(), network_.ends.get(),
                  streams_.get(), logits_.get());
+        if (samples) call(device_.sample->sample, device_.queue(), batch_.get(), sampler_.get(), logits_.get());
     });
-    logits.resize(size_t(outputs) * size_t(network_.shape.vocab));
-    if (outputs) call(device_.memory->buffer_read, device_.queue(), logits_.get(), 0, outputs, logits.data());
-    else call(device_.memory->queue_wait, device_.queue());
+    ids.assign(size_t(outputs), DSV4_SAMPLED_NOTHING);
+    if (samples) call(device_.sample->read, device_.queue(), sampler_.get(), outputs, ids.data());
+    if (!outputs) call(device_.memory->queue_wait, device_.queue());
+    read_logits(rows, logits);
+}
+
+/// Rows that want nothing of the sampler, neighbours together.
+void Forward::read_logits(const std::vector<dsv4_sample_row> &rows, std::vector<float> &logits) {
+    const auto V = size_t(network_.shape.vocab);
+    const auto plain = [](const dsv4_sample_row &r) { return r.kind == DSV4_SAMPLE_NOTHING; };
+    logits.resize(size_t(std::count_if(rows.begin(), rows.end(), plain)) * V);
+    size_t done = 0;
+    for (auto from = rows.begin(); (from = std::find_if(from, rows.end(), plain)) != rows.end();) {
+        const auto to = std::find_if_not(from, rows.end(), plain);
+        const auto n = int32_t(to - from);
+        call(device_.memory->buffer_read, device_.queue(), logits_.get(), int32_t(from - rows.begin()), n,
+             logits.data() + done * V);
+        done += size_t(n);
+        from = to;
+    }
 }
 
 void Forward::begin(Step &step) {

@@ -42,6 +42,15 @@ class Forward {
     /// One step through every layer. logits: [step.outputs(), V], filled when the step has outputs.
     void run(Step &step, std::vector<float> &logits);
 
+    /// The same, and what rows [step.outputs()] want is sampled on the device: ids [step.outputs()], tokens or
+    /// DSV4_SAMPLED_*. The logits of rows that want nothing are read instead: [so many, V], in the order of the
+    /// outputs. Where the device does not sample, no row may want anything.
+    void run(Step &step, const std::vector<dsv4_sample_row> &rows, std::vector<int32_t> &ids,
+             std::vector<float> &logits);
+    bool samples() const { return sampler_ != nullptr; }
+    /// Biases that the rows of one step may have together.
+    static constexpr int32_t most_biases = 4096;
+
     /// After run() on tokens [start, start + count) of one sequence, whose ids are `tokens` and all known: the drafts
     /// that these streams allow. Row t drafts token t + 2 and needs token t + 1; it must follow rows 0 .. t - 1 of the
     /// same sequence. on_draft(position, logits [V]) for the positions that are wanted.
@@ -59,6 +68,7 @@ class Forward {
 
   private:
     void block(const dsv4_block *weights, dsv4_cache *cache, int32_t ratio, dsv4_buffer *streams);
+    void read_logits(const std::vector<dsv4_sample_row> &rows, std::vector<float> &logits);
 
     const Device &device_;
     const Network &network_;
@@ -66,6 +76,7 @@ class Forward {
     std::vector<Cache> layer_cache_, mtp_cache_;
     Batch batch_{nullptr, nullptr};
     Buffer streams_, x_, mix_, q_, qr_, o_, selection_, route_, y_, logits_;
+    DeviceSampler sampler_{nullptr, nullptr};  // NULL: the device does not sample
     Buffer mtp_in_{nullptr, nullptr}, mtp_streams_{nullptr, nullptr};
     StepGraphs graphs_;  // of run(); last, because they point at all of the above
 };

@@ -31,14 +31,15 @@ bool StepGraphs::bucket(const dsv4_step &step, dsv4_graph_limits &limits) const 
     return true;
 }
 
-void StepGraphs::run(dsv4_batch *batch, const dsv4_step &step, const std::function<void()> &operators) {
+void StepGraphs::run(dsv4_batch *batch, const dsv4_step &step, int32_t kind, const std::function<void()> &operators) {
     dsv4_graph_limits limits;
     if (!device_.graph || !enabled_ || !bucket(step, limits)) return operators();
-    auto entry = std::find_if(entries_.begin(), entries_.end(),
-                              [&](const Recorded &r) { return r.batch == batch && same(r.limits, limits); });
+    auto entry = std::find_if(entries_.begin(), entries_.end(), [&](const Recorded &r) {
+        return r.batch == batch && r.kind == kind && same(r.limits, limits);
+    });
     if (entry == entries_.end()) {
         if (entries_.size() == most_entries) entries_.pop_back();
-        entries_.push_front({batch, limits, {nullptr, device_.graph->release}});
+        entries_.push_front({batch, kind, limits, {nullptr, device_.graph->release}});
         return operators();
     }
     entries_.splice(entries_.begin(), entries_, entry);

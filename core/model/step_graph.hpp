@@ -16,8 +16,8 @@ class StepGraphs {
         : device_(device), tokens_(tokens), sequences_(sequences), outputs_(outputs) {}
 
     /// Runs `operators` on the step that `batch` holds. They may call operators on the device's queue and nothing else,
-    /// and must be the same for the same batch and the same answer to "any outputs?".
-    void run(dsv4_batch *batch, const dsv4_step &step, const std::function<void()> &operators);
+    /// and must be the same for the same batch, the same answer to "any outputs?" and the same `kind`.
+    void run(dsv4_batch *batch, const dsv4_step &step, int32_t kind, const std::function<void()> &operators);
 
     void enable(bool on) { enabled_ = on; }
     uint64_t launches() const { return launches_; }
@@ -26,6 +26,7 @@ class StepGraphs {
   private:
     struct Recorded {
         dsv4_batch *batch;
+        int32_t kind;
         dsv4_graph_limits limits;
         Handle<dsv4_graph> graph; // NULL after the bucket's first step, which runs plainly: it may stay the only one
     };

@@ -60,6 +60,7 @@ void Device::take_tables() {
     mtp = table<dsv4_mtp_ops>(backend_, device_, DSV4_FAMILY_MTP, false);
     layer = table<dsv4_layer_ops>(backend_, device_, DSV4_FAMILY_LAYER, false);
     graph = table<dsv4_graph_ops>(backend_, device_, DSV4_FAMILY_GRAPH, false);
+    sample = table<dsv4_sample_ops>(backend_, device_, DSV4_FAMILY_SAMPLE, false);
 }
 
 Buffer Device::buffer(const dsv4_shape &shape, int32_t kind, int32_t rows) const {
@@ -84,6 +85,12 @@ Batch Device::batch(const dsv4_shape &shape, int32_t max_tokens, int32_t max_seq
     dsv4_batch *out = nullptr;
     call(model->batch_create, device_, &shape, max_tokens, max_sequences, max_blocks, &out);
     return Batch(out, model->batch_release);
+}
+
+DeviceSampler Device::sampler(const dsv4_shape &shape, int32_t max_rows, int32_t max_biases) const {
+    dsv4_sampler *out = nullptr;
+    call(sample->sampler_create, device_, &shape, max_rows, max_biases, &out);
+    return DeviceSampler(out, sample->sampler_release);
 }
 
 }  // namespace dsv4

@@ -21,6 +21,7 @@ using Block = Handle<dsv4_block>;
 using Cache = Handle<dsv4_cache>;
 using Batch = Handle<dsv4_batch>;
 using Queue = Handle<dsv4_queue>;
+using DeviceSampler = Handle<dsv4_sampler>;
 
 /// One opened device. Everything made from it must be gone before it is.
 class Device {
@@ -40,6 +41,7 @@ class Device {
     Block block(const dsv4_shape &shape, const dsv4_block_desc &desc) const;
     Cache cache(const dsv4_shape &shape, int32_t ratio, const dsv4_cache_desc &desc) const;
     Batch batch(const dsv4_shape &shape, int32_t max_tokens, int32_t max_sequences, int32_t max_blocks) const;
+    DeviceSampler sampler(const dsv4_shape &shape, int32_t max_rows, int32_t max_biases) const;  // only with `sample`
 
     // The families. Required ones are never NULL and complete; the optional ones may be NULL.
     const dsv4_memory_ops *memory = nullptr;
@@ -51,6 +53,7 @@ class Device {
     const dsv4_mtp_ops *mtp = nullptr;
     const dsv4_layer_ops *layer = nullptr;
     const dsv4_graph_ops *graph = nullptr;
+    const dsv4_sample_ops *sample = nullptr;
 
     dsv4_device *handle() const { return device_; }
 

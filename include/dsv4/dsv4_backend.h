@@ -8,7 +8,7 @@
  *
  * How a step runs (core/model/forward.cpp is the whole program):
  *   batch_set, embed, per block { hc.pre, attention.{project, compress, select, attend, output}, hc.post, hc.pre,
- *   moe.{route, experts}, hc.post }, head.
+ *   moe.{route, experts}, hc.post }, head, and where the backend samples, sample.
  *
  * Two promises make the rest of the library possible; the conformance suite checks both bit for bit:
  *   Row independence    What an operator writes for a token depends on that token's own sequence alone: not on T or S,
@@ -36,6 +36,7 @@ typedef struct dsv4_block dsv4_block;   /* the weights of one layer, of one MTP 
 typedef struct dsv4_cache dsv4_cache;   /* window rows, compressor state, entries and indexer keys of one block */
 typedef struct dsv4_batch dsv4_batch;   /* the ragged batch of the current step, resident on the device */
 typedef struct dsv4_graph dsv4_graph;   /* operators of a step, recorded once and launched many times */
+typedef struct dsv4_sampler dsv4_sampler; /* what is wanted of a step's logits, and the tokens, on the device */
 
 /* ---- the model ------------------------------------------------------------------------------------------------- */
 
@@ -247,7 +248,8 @@ enum {
     DSV4_FAMILY_MTP = 7,  /* optional: without it the MTP block is not run */
     DSV4_FAMILY_LAYER = 8, /* optional: a whole layer in one call; the core composes it from the parts otherwise */
     DSV4_FAMILY_GRAPH = 9, /* optional: small steps are recorded and launched as a whole */
-    DSV4_FAMILY_TIMER = 10 /* optional: what operators take on the device, for benchmarks */
+    DSV4_FAMILY_TIMER = 10, /* optional: what operators take on the device, for benchmarks */
+    DSV4_FAMILY_SAMPLE = 11 /* optional: logits to tokens on the device; the core reads the logits otherwise */
 };
 
 typedef struct dsv4_memory_ops {
@@ -375,9 +377,10 @@ typedef struct dsv4_graph_limits {
 } dsv4_graph_limits;
 
 /* Between begin and end the operators called on the queue are recorded and not run; no other call may be made on it or
- * on the batch. A launch runs them on the step that batch_set has put into the batch since: that step, and what lies in
- * the buffers and caches, is all that may differ between launches. Blocks, caches, buffers and the batch must be the
- * recorded ones and outlive the graph. A launch writes what the operators would have written, bit for bit. */
+ * on the batch. A launch runs them on the step that batch_set has put into the batch since: that step, what a sampler
+ * was set to, and what lies in the buffers and caches, is all that may differ between launches. Blocks, caches, buffers
+ * and the batch must be the recorded ones and outlive the graph. A launch writes what the operators would have written,
+ * bit for bit. */
 typedef struct dsv4_graph_ops {
     uint32_t struct_size, reserved;
     /* The batch holds a step within the limits. */
@@ -396,6 +399,69 @@ typedef struct dsv4_timer_ops {
     /* seconds from one stamp to a later one; waits for both */
     dsv4_status (*elapsed)(dsv4_queue *queue, uint32_t from, uint32_t to, double *seconds, dsv4_error *err);
 } dsv4_timer_ops;
+
+/* Sampling: from a row of logits to a token, by integers and single IEEE operations alone. Sums of integers have no
+ * order, so that the same logits give the same token on every backend, whatever the threads and blocks.
+ *
+ *   x[i]   logits[i]; then each bias of the row, in the order given, is added to its token in float32. A token whose
+ *          bit in `allowed` is 0 is out, and so is one whose x is NaN or -infinity. top is the largest x of the others;
+ *          0 and -0 are equal.
+ *   t[i]   0 where x == top; else (top - x) * scale, two float32 operations, each rounded to nearest, no fused one, no
+ *          flush to zero. 41 * 2^24 and more (or NaN): out. Else the fraction is cut off: a number of 2^-24 octaves.
+ *   w[i]   about 2^(40 - t / 2^24): with v = (t mod 2^24) * 2^8, C the numbers of DSV4_SAMPLE_POLYNOMIAL, and a = C[5],
+ *          then a = C[j] - (a * v >> 32) for j = 4 .. 0 (64-bit products), m = 2^31 - (a * v >> 33), and
+ *          w = (m << 9) >> (t >> 24). w < least: out. A larger t never has a larger w, and fewer than 2^24 tokens
+ *          cannot overflow a sum.
+ *   Order  likeliest first is smaller t first, and of equal t the smaller id.
+ *   top_k  the first top_k in that order stay; 0: all.
+ *   top_p  With S the sum of their w, the shortest beginning of the order stays whose sum is at least 1 and at least
+ *          floor(S * top_p / 2^32); 0: all.
+ *   token  With S the sum of what is left, the first id at which the sum of w in the order of ids exceeds
+ *          floor(random * S / 2^64). */
+#define DSV4_SAMPLE_POLYNOMIAL {0xB17217DFu, 0x3D7F7506u, 0x0E353290u, 0x0274F388u, 0x0054A612u, 0x00078809u}
+
+enum { /* what is wanted of a row */
+    DSV4_SAMPLE_NOTHING = 0,
+    DSV4_SAMPLE_LARGEST = 1, /* the smallest id whose x is top; of the fields below only allowed and bias are read */
+    DSV4_SAMPLE_DRAW = 2
+};
+enum { /* what comes instead of a token */
+    DSV4_SAMPLED_NOTHING = -1,      /* nothing was wanted */
+    DSV4_SAMPLED_FORBIDDEN = -2,    /* every token is out */
+    DSV4_SAMPLED_NOT_A_NUMBER = -3  /* the same, and some token that is allowed has an x that is NaN */
+};
+
+typedef struct dsv4_sample_row {
+    int32_t kind;            /* DSV4_SAMPLE_* */
+    uint32_t top_k;
+    uint32_t top_p;          /* in 2^-32 */
+    float scale;             /* 2^24 log2(e) / temperature; positive, may be infinite */
+    uint64_t least;          /* smallest weight that stays, 1 to 2^40 */
+    uint64_t random;         /* uniform over all 64 bits */
+    const uint64_t *allowed; /* V bits, least significant first; NULL: all */
+    const dsv4_logit_bias *bias; /* tokens in [0, V), any order, repeated ones too */
+    uint32_t bias_count;
+    uint32_t reserved;
+} dsv4_sample_row;
+
+/* sample may be recorded into a graph: a launch samples as the sampler was set since, for the outputs of the step in
+ * the batch. The sampler must outlive the graph, and set is not called while it is recorded. */
+typedef struct dsv4_sample_ops {
+    uint32_t struct_size, reserved;
+    /* For steps of up to max_rows outputs and max_biases biases, all rows together. */
+    dsv4_status (*sampler_create)(dsv4_device *device, const dsv4_shape *shape, int32_t max_rows, int32_t max_biases,
+                                  dsv4_sampler **out, dsv4_error *err);
+    void (*sampler_release)(dsv4_sampler *sampler);
+    /* What is wanted of the next step's outputs, one row each; rows that are not given want nothing. Called before the
+     * first sample. row_stride is sizeof(dsv4_sample_row) of the core. Everything is read before the call returns. */
+    dsv4_status (*set)(dsv4_queue *queue, dsv4_sampler *sampler, int32_t rows, const dsv4_sample_row *row,
+                       uint32_t row_stride, dsv4_error *err);
+    /* logits [outputs, V] -> a token or DSV4_SAMPLED_* per output, kept in the sampler. The logits stay as they are. */
+    dsv4_status (*sample)(dsv4_queue *queue, const dsv4_batch *batch, dsv4_sampler *sampler, const dsv4_buffer *logits,
+                          dsv4_error *err);
+    /* id [rows] of the last sample, as many as it had outputs or fewer; waits for the queue. */
+    dsv4_status (*read)(dsv4_queue *queue, const dsv4_sampler *sampler, int32_t rows, int32_t *id, dsv4_error *err);
+} dsv4_sample_ops;
 
 /* ---- the plugin ------------------------------------------------------------------------------------------------ */
 

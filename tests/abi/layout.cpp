@@ -181,6 +181,27 @@ AT(dsv4_timer_ops, stamp, 8);
 AT(dsv4_timer_ops, elapsed, 16);
 SIZE(dsv4_timer_ops, 24);
 
+AT(dsv4_sample_row, kind, 0);
+AT(dsv4_sample_row, top_k, 4);
+AT(dsv4_sample_row, top_p, 8);
+AT(dsv4_sample_row, scale, 12);
+AT(dsv4_sample_row, least, 16);
+AT(dsv4_sample_row, random, 24);
+AT(dsv4_sample_row, allowed, 32);
+AT(dsv4_sample_row, bias, 40);
+AT(dsv4_sample_row, bias_count, 48);
+AT(dsv4_sample_row, reserved, 52);
+SIZE(dsv4_sample_row, 56);
+
+AT(dsv4_sample_ops, struct_size, 0);
+AT(dsv4_sample_ops, reserved, 4);
+AT(dsv4_sample_ops, sampler_create, 8);
+AT(dsv4_sample_ops, sampler_release, 16);
+AT(dsv4_sample_ops, set, 24);
+AT(dsv4_sample_ops, sample, 32);
+AT(dsv4_sample_ops, read, 40);
+SIZE(dsv4_sample_ops, 48);
+
 AT(dsv4_device_options, struct_size, 0);
 AT(dsv4_device_options, index, 4);
 AT(dsv4_device_options, numerics, 8);
@@ -240,8 +261,11 @@ static_assert(DSV4_BUFFER_STREAMS == 1 && DSV4_BUFFER_HIDDEN == 2 && DSV4_BUFFER
               "buffer kinds");
 static_assert(DSV4_FAMILY_MEMORY == 1 && DSV4_FAMILY_MODEL == 2 && DSV4_FAMILY_ENDS == 3 && DSV4_FAMILY_HC == 4 &&
                   DSV4_FAMILY_ATTENTION == 5 && DSV4_FAMILY_MOE == 6 && DSV4_FAMILY_MTP == 7 && DSV4_FAMILY_LAYER == 8 &&
-                  DSV4_FAMILY_GRAPH == 9 && DSV4_FAMILY_TIMER == 10,
+                  DSV4_FAMILY_GRAPH == 9 && DSV4_FAMILY_TIMER == 10 && DSV4_FAMILY_SAMPLE == 11,
               "operator families");
+static_assert(DSV4_SAMPLE_NOTHING == 0 && DSV4_SAMPLE_LARGEST == 1 && DSV4_SAMPLE_DRAW == 2 &&
+                  DSV4_SAMPLED_NOTHING == -1 && DSV4_SAMPLED_FORBIDDEN == -2 && DSV4_SAMPLED_NOT_A_NUMBER == -3,
+              "sampling");
 static_assert(DSV4_NUMERICS_DEFAULT == 0 && DSV4_NUMERICS_EXACT == 1 && DSV4_NUMERICS_OFFICIAL == 2 &&
                   DSV4_NUMERICS_NATIVE == 3,
               "numerics");

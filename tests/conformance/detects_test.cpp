@@ -39,6 +39,9 @@ enum class Wrong {
     last_output_first,
     another_seed,
     other_scales,
+    biases_forgotten,
+    mask_ignored,
+    one_random_number,
     not_claimed
 };
 Wrong wrong_ = Wrong::nothing; // of the backend under test; one test at a time
@@ -187,6 +190,17 @@ dsv4_status route(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_block *
     return status;
 }
 
+dsv4_status sample_set(dsv4_queue *queue, dsv4_sampler *sampler, int32_t rows, const dsv4_sample_row *row,
+                       uint32_t row_stride, dsv4_error *err) {
+    std::vector<dsv4_sample_row> other(row, row + rows);
+    for (dsv4_sample_row &r : other) {
+        if (is(Wrong::biases_forgotten)) r.bias_count = 0;
+        if (is(Wrong::mask_ignored)) r.allowed = nullptr;
+        if (is(Wrong::one_random_number)) r.random = other[0].random;
+    }
+    return reference::sample_ops.set(queue, sampler, rows, other.data(), row_stride, err);
+}
+
 const void *ops(dsv4_device *device, uint32_t family) {
     static const auto memory = [] {
         auto t = reference::memory_ops;
@@ -218,7 +232,13 @@ const void *ops(dsv4_device *device, uint32_t family) {
         t.route = route;
         return t;
     }();
+    static const auto sample = [] {
+        auto t = reference::sample_ops;
+        t.set = sample_set;
+        return t;
+    }();
     switch (family) {
+    case DSV4_FAMILY_SAMPLE: return &sample;
     case DSV4_FAMILY_MEMORY: return &memory;
     case DSV4_FAMILY_MODEL: return &model;
     case DSV4_FAMILY_ENDS: return &ends;
@@ -304,6 +324,9 @@ TEST_CASE("a backend with one thing wrong fails, in the row that names it") {
          {"operator: attention.project: q", "operator: attention.project: window"}},
         {Wrong::another_seed, "another seed", "odd-b", {"contract: random weights: ends"}},
         {Wrong::other_scales, "other scales", "tiny", {"contract: random weights: layer by token id"}},
+        {Wrong::biases_forgotten, "no biases", "odd-c", {"sample: sample", "sample: sample, bad calls"}},
+        {Wrong::mask_ignored, "no mask", "odd-c", {"sample: sample"}},
+        {Wrong::one_random_number, "a batch shares its random number", "odd-c", {"sample: sample"}},
         {Wrong::any_numerics, "unknown numerics accepted", "odd-c", {"contract: bad calls"}},
     };
     for (const Expectation &e : all) {

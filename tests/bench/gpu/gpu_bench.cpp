@@ -316,6 +316,53 @@ Line head_line(const Device &d, const Clock &clock, const Case &c, int32_t count
     return {"head", seconds, double(head->bytes + head->scale_bytes) + double(count) * s.streams * s.hidden * 4};
 }
 
+/// Sampling of `count` rows of logits as wide as a model's, spread as a model's are: the largest, and top-p of the lot.
+std::vector<Line> sample_lines(const Device &d, const Clock &clock, const Case &c, int32_t count, int repeats) {
+    if (!d.sample) return {};
+    const dsv4_shape &s = c.shape;
+    dsv4_sampler *made = nullptr;
+    expect("sampler_create", [&](dsv4_error *e) { return d.sample->sampler_create(d.device, &s, count, 0, &made, e); });
+    const Owned<dsv4_sampler> sampler(made, d.sample->sampler_release);
+    const Batch batch = d.batch(s, count, count, 1);
+    const Buffer logits = d.buffer(s, DSV4_BUFFER_LOGITS, count);
+    std::vector<Place> places;
+    std::vector<Chunk> chunks;
+    std::vector<int32_t> outputs;
+    for (int32_t i = 0; i < count; ++i) {
+        places.push_back({i, {0}});
+        chunks.push_back({1, i, 0, 1});
+        outputs.push_back(i);
+    }
+    const Step step(chunks, places, s.vocab, outputs);
+    d.set(batch, step.view());
+    std::vector<float> values(static_cast<size_t>(count) * static_cast<size_t>(s.vocab));
+    Random random(17);
+    for (float &v : values) v = 3 * random.gaussian();
+    d.write(logits, count, values);
+    dsv4_graph_limits limits;
+    DSV4_INIT(limits);
+    limits.tokens = limits.sequences = limits.outputs = count;
+    limits.positions = 1;
+    std::vector<Line> lines;
+    for (const bool greedy : {true, false}) {
+        dsv4_sample_row row{};
+        row.kind = greedy ? DSV4_SAMPLE_LARGEST : DSV4_SAMPLE_DRAW;
+        row.scale = 0x1p24f * 1.4426950f;
+        row.top_p = greedy ? 0 : 0xF3333333u; // 0.95
+        row.least = 1;
+        std::vector<dsv4_sample_row> rows(static_cast<size_t>(count), row);
+        for (dsv4_sample_row &r : rows) r.random = random.next();
+        expect("sample.set", [&](dsv4_error *e) {
+            return d.sample->set(d.queue, sampler, count, rows.data(), sizeof(dsv4_sample_row), e);
+        });
+        const double seconds = clock.per_call(batch, &limits, 4, repeats, [&](int) {
+            expect("sample", [&](dsv4_error *e) { return d.sample->sample(d.queue, batch, sampler, logits, e); });
+        });
+        lines.push_back({greedy ? "largest" : "top-p", seconds, double(count) * s.vocab * 4});
+    }
+    return lines;
+}
+
 void print(const std::string &step, const std::vector<Line> &lines, double bandwidth) {
     for (const Line &l : lines)
         std::printf("%-24s %-9s %10.1f us %10.2f MB %8.0f GB/s %6.1f %%\n", step.c_str(), l.op.c_str(), l.seconds * 1e6,
@@ -366,6 +413,7 @@ int run(const Options &o) {
     for (const int32_t n : o.batch) {
         const Line line = head_line(device, clock, c, n, o.repeats);
         print("decode " + std::to_string(n), {line}, bandwidth);
+        print("decode " + std::to_string(n), sample_lines(device, clock, c, n, o.repeats), bandwidth);
         whole["decode " + std::to_string(n)][-1] = line;
     }
     // The published model has so many layers of each kind, and one head.

@@ -30,13 +30,44 @@ size_t used() {
     return total - left;
 }
 
-/// A layer with two sequences over a few steps, from nothing to nothing.
+/// Two tokens of random logits, sampled: one with a mask, one with a bias.
+void sample(const Device &device, const Case &c) {
+    dsv4_sampler *made = nullptr;
+    expect("sampler_create",
+           [&](dsv4_error *e) { return device.sample->sampler_create(device.device, &c.shape, 2, 4, &made, e); });
+    const Owned<dsv4_sampler> sampler(made, device.sample->sampler_release);
+    const std::vector<Place> places = {{0, {0}}, {1, {0}}};
+    const Step step({{1, 0, 0, 1}, {2, 1, 0, 1}}, places, c.shape.vocab, {0, 1});
+    const Batch batch = device.batch(c.shape, 2, 2, 1);
+    device.set(batch, step.view());
+    const Buffer logits = device.buffer(c.shape, DSV4_BUFFER_LOGITS, 2);
+    std::vector<float> values(2 * size_t(c.shape.vocab));
+    Random random(5);
+    for (float &v : values) v = random.gaussian();
+    device.write(logits, 2, values);
+    std::vector<uint64_t> allowed(size_t(c.shape.vocab + 63) / 64, 0);
+    allowed[0] = 1u << 7;
+    const dsv4_logit_bias bias{9, 1000};
+    dsv4_sample_row rows[2] = {};
+    for (dsv4_sample_row &r : rows) r.kind = DSV4_SAMPLE_DRAW, r.scale = 2e7f, r.least = 1, r.top_p = 1u << 31;
+    rows[0].allowed = allowed.data();
+    rows[1].bias = &bias, rows[1].bias_count = 1;
+    int32_t ids[2] = {};
+    expect("set", [&](dsv4_error *e) { return device.sample->set(device.queue, sampler, 2, rows, sizeof rows[0], e); });
+    expect("sample", [&](dsv4_error *e) { return device.sample->sample(device.queue, batch, sampler, logits, e); });
+    expect("read", [&](dsv4_error *e) { return device.sample->read(device.queue, sampler, 2, ids, e); });
+    CHECK(ids[0] == 7);
+    CHECK(ids[1] == 9);
+}
+
+/// A layer with two sequences over a few steps, and some sampling, from nothing to nothing.
 void run_layer(const Case &c, const Weights &weights) {
     const Device device(backend(), {});
     const Geometry g = scattered(c, 4, {24, 9}, c.shape.window + 24, 0, 2);
     LayerProgram program(device, c, weights, g, 24);
     Trace trace;
     program.run(in_chunks({{3, 0, 0, 13}, {4, 1, 0, 5}}, 7), trace);
+    sample(device, c);
 }
 
 /// The failure of run_layer(), status 0 when there is none.

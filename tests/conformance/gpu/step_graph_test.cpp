@@ -42,6 +42,32 @@ struct Program {
 
     /// `tokens[s]` further tokens of each sequence, the last of each wanted.
     std::vector<float> step(const std::vector<int32_t> &tokens, bool outputs = true) {
+        Step step = next(tokens, outputs);
+        std::vector<float> logits;
+        forward->run(step, logits);
+        return logits;
+    }
+
+    /// The same, with all but the first output sampled, the first one's logits at the end.
+    std::vector<float> sample(const std::vector<int32_t> &tokens) {
+        Step step = next(tokens, true);
+        std::vector<dsv4_sample_row> rows(size_t(step.outputs()), dsv4_sample_row{});
+        for (size_t o = 1; o < rows.size(); ++o) {
+            rows[o].kind = o % 2 ? DSV4_SAMPLE_DRAW : DSV4_SAMPLE_LARGEST;
+            rows[o].scale = 3e6f;
+            rows[o].least = 1;
+            rows[o].top_p = 0xE0000000u;
+            rows[o].random = uint64_t(length[0] + 1) * 0x9E3779B97F4A7C15ull;
+        }
+        std::vector<int32_t> ids;
+        std::vector<float> logits;
+        forward->run(step, rows, ids, logits);
+        std::vector<float> all(ids.begin(), ids.end());
+        all.insert(all.end(), logits.begin(), logits.end());
+        return all;
+    }
+
+    Step next(const std::vector<int32_t> &tokens, bool outputs) {
         Step step;
         for (int32_t s = 0; s < int32_t(tokens.size()); ++s) {
             const int32_t n = tokens[size_t(s)];
@@ -53,9 +79,7 @@ struct Program {
                      outputs ? std::vector<int32_t>{n - 1} : std::vector<int32_t>{});
             length[s] += n;
         }
-        std::vector<float> logits;
-        forward->run(step, logits);
-        return logits;
+        return step;
     }
 
     int32_t vocab() const { return model.config.shape.vocab; }
@@ -97,6 +121,16 @@ TEST_CASE("a step through a graph writes what its operators write") {
         plain.step({1, 1}, false);
     }
     REQUIRE(recorded.step({1, 1, 1}) == plain.step({1, 1, 1}));
+    const uint64_t launches = recorded.forward->graphs().launches();
+    for (int i = 0; i < 6; ++i) {  // and with sampling: another again
+        const auto a = recorded.sample({1, 1, 1}), b = plain.sample({1, 1, 1});
+        REQUIRE(a.size() == size_t(3 + recorded.vocab()));
+        REQUIRE(a == b);
+        CHECK(a[0] == float(DSV4_SAMPLED_NOTHING));
+        CHECK(a[1] >= 0);
+        CHECK(a[2] >= 0);
+    }
+    CHECK(recorded.forward->graphs().launches() == launches + 5);
     CHECK(recorded.forward->graphs().recorded() >= 4);
     CHECK(recorded.forward->graphs().launches() >= 12);
     CHECK(plain.forward->graphs().launches() == 0);

@@ -48,6 +48,8 @@ class Suite {
     void ends_rows(const Numerics &numerics, const Case &c);
     // check_positions.cpp
     void positions(const Numerics &numerics, const Case &c, int32_t ratio);
+    // check_sample.cpp
+    void sampling(const Case &c);
     // check_contract.cpp
     void contract(const Case &c);
     void memory(const Case &c);

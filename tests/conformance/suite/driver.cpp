@@ -47,10 +47,14 @@ Device::Device(const dsv4_backend *backend, const DeviceChoice &choice) : backen
         moe = table<dsv4_moe_ops>(backend, device, DSV4_FAMILY_MOE);
         mtp = table<dsv4_mtp_ops>(backend, device, DSV4_FAMILY_MTP);
         layer = table<dsv4_layer_ops>(backend, device, DSV4_FAMILY_LAYER);
+        sample = table<dsv4_sample_ops>(backend, device, DSV4_FAMILY_SAMPLE);
         if (mtp && !DSV4_HAS(mtp, join)) mtp = nullptr;
         if (layer && !DSV4_HAS(layer, layer)) layer = nullptr;
         if (!memory || !model || !ends || !hc || !attention || !moe)
             throw CallFailed(DSV4_E_UNSUPPORTED, "a required operator family is not offered");
+        if (sample && !(DSV4_HAS(sample, sampler_create) && DSV4_HAS(sample, sampler_release) &&
+                        DSV4_HAS(sample, set) && DSV4_HAS(sample, sample) && DSV4_HAS(sample, read)))
+            sample = nullptr;
         std::string missing;
         DSV4_REQUIRE(memory, queue_create);
         DSV4_REQUIRE(memory, queue_release);

@@ -89,8 +89,9 @@ class Device {
     const dsv4_hc_ops *hc = nullptr;
     const dsv4_attention_ops *attention = nullptr;
     const dsv4_moe_ops *moe = nullptr;
-    const dsv4_mtp_ops *mtp = nullptr;     // optional
-    const dsv4_layer_ops *layer = nullptr; // optional
+    const dsv4_mtp_ops *mtp = nullptr;       // optional
+    const dsv4_layer_ops *layer = nullptr;   // optional
+    const dsv4_sample_ops *sample = nullptr; // optional
 
   private:
     const dsv4_backend *backend_;

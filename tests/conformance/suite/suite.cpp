@@ -198,6 +198,7 @@ std::vector<Row> Suite::run() {
             guarded("contract", "bad calls", c.name, "default", [&] { contract(c); });
             guarded("contract", "random weights", c.name, "default", [&] { random_weights(c); });
         }
+        if (c.name != "pro") guarded("sample", "sample", c.name, "all", [&] { sampling(c); });
         for (const Numerics &numerics : modes) {
             guarded("operator", "ends", c.name, numerics.label, [&] { ends(numerics, c); });
             guarded("operator", "layer operators", c.name, numerics.label, [&] { operators(numerics, c); });

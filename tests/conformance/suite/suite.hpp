@@ -18,7 +18,7 @@ enum class Verdict {
 };
 
 struct Row {
-    std::string check;    // "operator", "rows", "positions", "layer", "contract"
+    std::string check;    // "operator", "rows", "positions", "layer", "sample", "contract"
     std::string op;       // "attention.project: q"
     std::string shape;    // "odd-a r4 T=9"
     std::string numerics; // "exact", "official", "native vs exact"

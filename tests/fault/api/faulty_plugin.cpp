@@ -56,6 +56,9 @@ const void *faulty_ops(dsv4_device *, uint32_t family) {
                 &Attention::output>();
     static const auto moe = counted<moe_ops, &dsv4_moe_ops::route, &dsv4_moe_ops::experts>();
     static const auto mtp = counted<mtp_ops, &dsv4_mtp_ops::join>();
+    using Sample = dsv4_sample_ops;
+    static const auto sample =
+        counted<sample_ops, &Sample::sampler_create, &Sample::set, &Sample::sample, &Sample::read>();
     switch (family) {
     case DSV4_FAMILY_MEMORY: return &memory;
     case DSV4_FAMILY_MODEL: return &model;
@@ -64,6 +67,7 @@ const void *faulty_ops(dsv4_device *, uint32_t family) {
     case DSV4_FAMILY_ATTENTION: return &attention;
     case DSV4_FAMILY_MOE: return &moe;
     case DSV4_FAMILY_MTP: return &mtp;
+    case DSV4_FAMILY_SAMPLE: return &sample;
     default: return nullptr;
     }
 }

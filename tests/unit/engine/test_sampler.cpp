@@ -136,6 +136,23 @@ TEST_CASE("a filter leaves only what it allows", "[sampler]") {
     CHECK(draw(at(0), logits, 0, allowed.data()) == 70);
 }
 
+TEST_CASE("weights are powers of two, and no larger at a larger distance", "[sampler]") {
+    CHECK(sample_weight(0) == uint64_t{1} << 40);
+    CHECK(sample_weight(1u << 24) == uint64_t{1} << 39);
+    CHECK(sample_weight(40u << 24) == 1);
+    CHECK(sample_weight((40u << 24) + 1) == 0);
+    double worst = 0;
+    uint64_t former = ~uint64_t{0}, rising = 0;
+    for (uint32_t t = 0; t < 2u << 24; ++t) {
+        const uint64_t w = sample_weight(t);
+        rising += w > former;
+        former = w;
+        if (t % 64 == 0) worst = std::max(worst, std::abs(double(w) / std::exp2(40 - double(t) * 0x1p-24) - 1));
+    }
+    CHECK(rising == 0);
+    CHECK(worst < 0x1p-26);
+}
+
 TEST_CASE("random numbers are a function of seed and position", "[sampler]") {
     auto o = at(2);
     std::vector<int32_t> first, again, other;
