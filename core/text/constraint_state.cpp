@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <optional>
+#include <deque>
 #include <unordered_map>
 
 #include "core/error.hpp"
@@ -57,11 +57,7 @@ struct ConstraintState::Expansion {
         const GrammarNode &n = grammar.nodes[node];
         if (grammar.cost_of(node, data) == kNever) return;
         switch (n.kind) {
-        case Kind::leaf: {
-            const Dfa &dfa = grammar.leaves[n.index]->dfa;
-            at_leaf(node, dfa.start, stack);
-            return;
-        }
+        case Kind::leaf: return at_leaf(node, grammar.leaves[n.index]->start(), stack);
         case Kind::symbol: return add(node, 0, stack);
         case Kind::end:
             if (!stack) return add(kNoNode, 0, stack);
@@ -106,9 +102,8 @@ struct ConstraintState::Expansion {
 
     void at_leaf(uint32_t node, int32_t state, const Stack &stack) {
         const GrammarNode &n = grammar.nodes[node];
-        const Dfa &dfa = grammar.leaves[n.index]->dfa;
         add(node, state, stack);
-        if (dfa.accept[static_cast<size_t>(state)]) enter(n.next, 0, stack);
+        if (grammar.leaves[n.index]->accepts(state)) enter(n.next, 0, stack);
     }
 };
 
@@ -120,7 +115,7 @@ bool ConstraintState::step(uint8_t byte) {
     Expansion expansion{grammar, next, {}};
     for (const Place &place : places_) {
         if (place.node == kNoNode || grammar.nodes[place.node].kind != Kind::leaf) continue;
-        const int32_t to = grammar.leaves[grammar.nodes[place.node].index]->dfa.next(place.state, byte);
+        const int32_t to = grammar.leaves[grammar.nodes[place.node].index]->next(place.state, byte);
         if (to < 0) continue;
         expansion.seen.clear();
         expansion.at_leaf(place.node, to, place.stack);
@@ -182,7 +177,7 @@ uint32_t ConstraintState::least_remaining() const {
         if (place.node == kNoNode) return 0;
         const GrammarNode &n = grammar.nodes[place.node];
         uint32_t total = 1;
-        if (n.kind == Kind::leaf) total = grammar.leaves[n.index]->dfa.distance[static_cast<size_t>(place.state)];
+        if (n.kind == Kind::leaf) total = grammar.leaves[n.index]->distance(place.state);
         total = cost_sum(total, grammar.cost[n.next]);
         for (const Frame *f = place.stack.get(); f && total < best; f = f->below.get())
             total = cost_sum(total, grammar.cost_of(f->node, f->data));
@@ -191,12 +186,15 @@ uint32_t ConstraintState::least_remaining() const {
     return best;
 }
 
-/// Places and their stacks, written out: equal keys mean equal futures.
+/// Places and their stacks, written out: equal keys mean equal masks.
 std::string ConstraintState::key() const {
     std::string out;
     const auto put = [&](uint64_t value) { out.append(reinterpret_cast<const char *>(&value), sizeof value); };
     for (const Place &place : places_) {
-        put(uint64_t{place.node} << 32 | static_cast<uint32_t>(place.state));
+        const bool leaf = place.node != kNoNode && constraint_->grammar_.nodes[place.node].kind == Kind::leaf;
+        const int32_t state =
+            leaf ? constraint_->grammar_.leaves[constraint_->grammar_.nodes[place.node].index]->alike(place.state) : place.state;
+        put(uint64_t{place.node} << 32 | static_cast<uint32_t>(state));
         for (const Frame *f = place.stack.get(); f; f = f->below.get()) {
             put(f->node);
             put(f->data);
@@ -206,12 +204,27 @@ std::string ConstraintState::key() const {
     return out;
 }
 
-/// Walks the trie for every place by itself and joins the bits: what one reading allows is allowed.
+/// Walks the trie for every place by itself and joins the bits: what one reading allows is allowed. Alternatives that go
+/// on alike are walked together from where they end.
 struct ConstraintState::MaskMaker {
     const Constraint &constraint;
     TokenMask &mask;
     const Grammar &grammar = constraint.grammar_;
     const Vocabulary &vocabulary = constraint.vocabulary();
+    struct Beyond {
+        uint32_t node;  // after a leaf
+        Stack stack;
+        Places places;
+        std::array<bool, 256> first;
+        bool any;       // some byte may follow
+    };
+    std::deque<Beyond> known{};  // each is asked for from many nodes of the trie
+    struct Ending {
+        const Beyond *beyond;
+        std::vector<uint32_t> exits;  // the trie's nodes
+        TokenMask seen{};             // the same as bits, where more than one leaf ends so
+    };
+    std::vector<Ending> endings{};
 
     void root(const Place &place) {
         if (place.node == kNoNode) return;
@@ -224,36 +237,59 @@ struct ConstraintState::MaskMaker {
         const std::shared_ptr<const LeafMask> leaf = grammar.leaves[n.index]->mask(vocabulary, place.state);
         for (size_t w = 0; w < mask.size(); ++w) mask[w] |= leaf->inside[w];
         if (leaf->exits.empty()) return;
-        const Places next = beyond(place);
-        const std::array<bool, 256> first = first_bytes(next);
-        if (std::none_of(first.begin(), first.end(), [](bool b) { return b; })) return;
-        for (const uint32_t exit : leaf->exits) below(next, first, exit);
-    }
-
-    Places beyond(const Place &place) const {
-        Places next;
-        Expansion expansion{grammar, next, {}};
-        expansion.enter(grammar.nodes[place.node].next, 0, place.stack);
-        return next;
-    }
-
-    std::array<bool, 256> first_bytes(const Places &places) const {
-        std::array<bool, 256> out{};
-        for (const Place &place : places) {
-            if (place.node == kNoNode || grammar.nodes[place.node].kind != Kind::leaf) continue;
-            const Dfa &dfa = grammar.leaves[grammar.nodes[place.node].index]->dfa;
-            for (size_t b = 0; b < 256; ++b) out[b] = out[b] || dfa.next(place.state, static_cast<uint8_t>(b)) >= 0;
+        const Beyond &next = beyond(place);
+        if (!next.any) return;
+        const auto same = std::find_if(endings.begin(), endings.end(), [&](const Ending &e) {
+            return std::equal(e.beyond->places.begin(), e.beyond->places.end(), next.places.begin(), next.places.end(),
+                              [](const Place &a, const Place &b) {
+                                  return a.node == b.node && a.state == b.state && ConstraintState::same(a.stack, b.stack);
+                              });
+        });
+        if (same == endings.end()) {
+            endings.push_back({&next, leaf->exits});
+            return;
         }
-        return out;
+        if (same->seen.empty()) {
+            same->seen.assign(vocabulary.trie().size() / 64 + 1, 0);
+            for (const uint32_t exit : same->exits) mask_set(same->seen, exit);
+        }
+        for (const uint32_t exit : leaf->exits) {
+            if (mask_has(same->seen, exit)) continue;
+            mask_set(same->seen, exit);
+            same->exits.push_back(exit);
+        }
     }
 
-    /// The children of a trie node, from several places.
-    void below(const Places &places, const std::array<bool, 256> &first, uint32_t at) {
+    /// After every root: tokens that leave a leaf and go on.
+    void finish() {
+        for (const Ending &e : endings)
+            for (const uint32_t exit : e.exits) below(*e.beyond, exit);
+    }
+
+    /// What follows a leaf is the same wherever it is left.
+    const Beyond &beyond(const Place &place) {
+        const uint32_t node = grammar.nodes[place.node].next;
+        for (const Beyond &b : known)
+            if (b.node == node && b.stack == place.stack) return b;
+        Beyond &made = known.emplace_back(Beyond{node, place.stack, {}, {}, false});
+        Expansion expansion{grammar, made.places, {}};
+        expansion.enter(node, 0, place.stack);
+        for (const Place &next : made.places) {
+            if (next.node == kNoNode || grammar.nodes[next.node].kind != Kind::leaf) continue;
+            grammar.leaves[grammar.nodes[next.node].index]->add_first(next.state, made.first);
+        }
+        made.any = std::find(made.first.begin(), made.first.end(), true) != made.first.end();
+        return made;
+    }
+
+    /// The children of a trie node.
+    void below(const Beyond &next, uint32_t at) {
         const auto &trie = vocabulary.trie();
         bool any = false;
-        for (uint32_t child = at + 1; !any && child < trie[at].end; child = trie[child].end) any = first[trie[child].byte];
+        for (uint32_t child = at + 1; !any && child < trie[at].end; child = trie[child].end)
+            any = next.first[trie[child].byte];
         if (!any) return;
-        for (const Place &place : places) walk(place, at);
+        for (const Place &place : next.places) walk(place, at);
     }
 
     void walk(const Place &place, uint32_t at) {
@@ -261,26 +297,22 @@ struct ConstraintState::MaskMaker {
         const GrammarNode &n = grammar.nodes[place.node];
         if (n.kind != Kind::leaf) return;
         const auto &trie = vocabulary.trie();
-        const Dfa &dfa = grammar.leaves[n.index]->dfa;
+        const Leaf &leaf = *grammar.leaves[n.index];
         std::array<int32_t, 256> states;
         states[trie[at].depth] = place.state;
-        std::optional<Places> next;  // what follows this leaf is the same wherever it is left
-        std::array<bool, 256> first{};
+        const Beyond *next = nullptr;
         for (uint32_t i = at + 1; i < trie[at].end;) {
             const Vocabulary::Node &node = trie[i];
-            const int32_t to = dfa.next(states[node.depth - 1u], node.byte);
+            const int32_t to = leaf.next(states[node.depth - 1u], node.byte);
             if (to < 0) {
                 i = node.end;
                 continue;
             }
             states[node.depth] = to;
             vocabulary.allow(mask, node);
-            if (dfa.accept[static_cast<size_t>(to)] && node.end > i + 1) {
-                if (!next) {
-                    next = beyond(place);
-                    first = first_bytes(*next);
-                }
-                below(*next, first, i);
+            if (leaf.accepts(to) && node.end > i + 1) {
+                if (!next) next = &beyond(place);
+                below(*next, i);
             }
             ++i;
         }
@@ -293,6 +325,7 @@ std::shared_ptr<const TokenMask> ConstraintState::allowed() const {
     auto mask = std::make_shared<TokenMask>(constraint_->vocabulary().words(), 0);
     MaskMaker maker{*constraint_, *mask};
     for (const Place &place : places_) maker.root(place);
+    maker.finish();
     constraint_->cache_->put(key, mask);
     return mask;
 }

@@ -221,7 +221,7 @@ std::vector<uint32_t> fold(const Sweep &sweep, How &how) {
 
 }  // namespace
 
-std::unique_ptr<const FoldedTrie> FoldedTrie::make(const Sweep &sweep, const Dfa &dfa) {
+std::unique_ptr<const FoldedTrie> FoldedTrie::make(const Sweep &sweep, const Dfa &dfa, bool exits) {
     const Columns columns = columns_of(dfa);
     if (columns.size() > 256) return nullptr;  // every byte by itself
     std::unique_ptr<FoldedTrie> out(new FoldedTrie());
@@ -234,7 +234,7 @@ std::unique_ptr<const FoldedTrie> FoldedTrie::make(const Sweep &sweep, const Dfa
     if (dfa.size() <= ByEffect::kMostStates) attempt(ByEffect(dfa, columns));
     if (folded.empty()) attempt(ByContext(dfa, columns, sweep.nodes() / kWorthwhile));
     if (folded.empty()) return nullptr;
-    for (size_t k = 1; k < sweep.nodes(); ++k)
+    for (size_t k = 1; exits && k < sweep.nodes(); ++k)
         if (folded[k] != kDead && sweep.inner(k) && columns.accepting[columns.of_byte[sweep.byte(k)]])
             out->exits_.push_back({folded[k], sweep.full(k)});
     std::vector<uint32_t> nodes_of_tokens = sweep.nodes_of_tokens();
@@ -273,31 +273,59 @@ void FoldedTrie::keep(const std::vector<uint32_t> &nodes_of_tokens) {
     }
 }
 
-TokenMask FoldedTrie::tokens(const Dfa &dfa, int32_t state, std::vector<uint32_t> *exits) const {
+/// [nodes] where the automaton is after each.
+std::unique_ptr<int32_t[]> FoldedTrie::run(const Dfa &dfa, int32_t state) const {
     const size_t n = nodes();
-    const std::unique_ptr<int32_t[]> at(new int32_t[n]);
+    std::unique_ptr<int32_t[]> at(new int32_t[n]);
     const int32_t *const rows = dfa.row(0);
     const auto classes = static_cast<ptrdiff_t>(dfa.classes);
     at[kDead] = Dfa::kDead;
     at[kRoot] = state;
     for (size_t k = kRoot + 1; k < n; ++k) at[k] = rows[at[parent_[k]] * classes + class_[k]];
-    if (exits)
-        for (const Exit &exit : exits_)
-            if (at[exit.node] >= dfa.first_accepting) exits->push_back(exit.full);
-    // From all to what lives or from nothing, whichever takes less writing; crowds and listed tokens each by themselves.
-    size_t alive = 0, crowds = 0;
-    for (size_t k = kRoot; k < n; ++k) alive += at[k] >= 0 ? begin_[k + 1] - begin_[k] : 0;
-    for (const Crowd &crowd : crowds_) crowds += at[crowd.node] >= 0;
-    const bool most = alive * 2 > tokens_.size(), most_crowds = crowds * 2 > crowds_.size();
+    return at;
+}
+
+/// The tokens of the nodes that are in, which the dead one never is.
+template <class In>
+TokenMask FoldedTrie::gather(const In &in) const {
+    // From all to these or from nothing, whichever takes less writing; crowds and listed tokens each by themselves.
+    const size_t n = nodes();
+    size_t some = 0, crowds = 0;
+    for (size_t k = kRoot; k < n; ++k) some += in(k) ? begin_[k + 1] - begin_[k] : 0;
+    for (const Crowd &crowd : crowds_) crowds += in(crowd.node);
+    const bool most = some * 2 > tokens_.size(), most_crowds = crowds * 2 > crowds_.size();
     TokenMask out = most_crowds ? all_ : most ? listed_ : TokenMask(listed_.size(), 0);
     if (most_crowds && !most)
         for (size_t w = 0; w < out.size(); ++w) out[w] ^= listed_[w];
     for (size_t k = kRoot; k < n; ++k)
-        if ((at[k] >= 0) != most)
+        if (in(k) != most)
             for (uint32_t i = begin_[k]; i < begin_[k + 1]; ++i) out[tokens_[i] >> 6] ^= uint64_t{1} << (tokens_[i] & 63);
     for (const Crowd &crowd : crowds_)
-        if ((at[crowd.node] >= 0) != most_crowds)
+        if (in(crowd.node) != most_crowds)
             for (size_t w = 0; w < out.size(); ++w) out[w] ^= crowd.tokens[w];
+    return out;
+}
+
+TokenMask FoldedTrie::tokens(const Dfa &dfa, int32_t state, std::vector<uint32_t> *exits) const {
+    const std::unique_ptr<int32_t[]> at = run(dfa, state);
+    if (exits)
+        for (const Exit &exit : exits_)
+            if (at[exit.node] >= dfa.first_accepting) exits->push_back(exit.full);
+    return gather([&](size_t k) { return at[k] >= 0; });
+}
+
+std::vector<TokenMask> FoldedTrie::tokens_by_level(const Dfa &dfa, int32_t state, const std::vector<uint8_t> &codes,
+                                                   size_t levels) const {
+    const std::unique_ptr<int32_t[]> at = run(dfa, state);
+    const std::unique_ptr<uint8_t[]> code(new uint8_t[nodes()]);
+    uint64_t some = 0;
+    for (size_t k = 0; k < nodes(); ++k) {
+        code[k] = codes[static_cast<size_t>(at[k] + 1)];
+        some |= uint64_t{1} << code[k];
+    }
+    std::vector<TokenMask> out(levels);
+    for (size_t level = 0; level < levels; ++level)
+        if (some >> (level + 1) & 1) out[level] = gather([&](size_t k) { return code[k] == level + 1; });
     return out;
 }
 

@@ -15,18 +15,24 @@ namespace dsv4 {
 /// Immutable and thread-safe.
 class FoldedTrie {
 public:
-    /// nullptr when too much is left.
-    static std::unique_ptr<const FoldedTrie> make(const Sweep &sweep, const Dfa &dfa);
+    /// nullptr when too much is left. Without `exits` none will be asked for.
+    static std::unique_ptr<const FoldedTrie> make(const Sweep &sweep, const Dfa &dfa, bool exits = true);
 
     size_t nodes() const { return parent_.size(); }
     /// Of a mask; a node of a sweep is 1.
     size_t cost() const { return nodes() * 2 + tokens_.size() / 4; }
     /// As Sweep::tokens, for the automaton that it was made for.
     TokenMask tokens(const Dfa &dfa, int32_t state, std::vector<uint32_t> *exits) const;
+    /// As Sweep::tokens_by_level.
+    std::vector<TokenMask> tokens_by_level(const Dfa &dfa, int32_t state, const std::vector<uint8_t> &codes,
+                                           size_t levels) const;
 
 private:
     FoldedTrie() = default;
     void keep(const std::vector<uint32_t> &nodes_of_tokens);
+    std::unique_ptr<int32_t[]> run(const Dfa &dfa, int32_t state) const;
+    template <class In>
+    TokenMask gather(const In &in) const;
 
     struct Exit {
         uint32_t node, full;  // position here and in the whole trie

@@ -30,6 +30,11 @@ uint32_t Grammar::leaf(Dfa dfa, uint32_t next) {
     return leaf(*owned.back(), next);
 }
 
+uint32_t Grammar::leaf(std::unique_ptr<const CountedText> text, uint32_t next) {
+    owned.push_back(std::make_unique<Leaf>(std::move(text)));
+    return leaf(*owned.back(), next);
+}
+
 uint32_t Grammar::text(std::string_view text, uint32_t next, const std::string &what) {
     return leaf(dfa_of_texts({std::string(text)}, what), next);
 }
@@ -146,8 +151,8 @@ bool Grammar::finish() {
             switch (n.kind) {
             case Kind::end: value = 0; break;
             case Kind::leaf: {
-                const Dfa &dfa = leaves[n.index]->dfa;
-                value = cost_sum(dfa.distance[static_cast<size_t>(dfa.start)], cost[n.next]);
+                const Leaf &leaf = *leaves[n.index];
+                value = cost_sum(leaf.distance(leaf.start()), cost[n.next]);
                 break;
             }
             case Kind::symbol: value = cost_sum(1, cost[n.next]); break;

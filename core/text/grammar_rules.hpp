@@ -53,6 +53,7 @@ struct Grammar {
     uint32_t end() { return add(GrammarNode::Kind::end, 0, kNoNode); }
     uint32_t leaf(const Leaf &leaf, uint32_t next);
     uint32_t leaf(Dfa dfa, uint32_t next);
+    uint32_t leaf(std::unique_ptr<const CountedText> text, uint32_t next);
     uint32_t text(std::string_view text, uint32_t next, const std::string &what = "text");
     uint32_t symbol(Symbol s, uint32_t next) { return add(GrammarNode::Kind::symbol, static_cast<uint32_t>(s), next); }
     uint32_t call(uint32_t rule, uint32_t next) { return add(GrammarNode::Kind::call, rule, next); }

@@ -46,12 +46,12 @@ constexpr std::array<Sequences, 11> kSequences = {{{2, {{{0xC3, 0xDF}, kTail}}},
 struct Steps {
     std::vector<int32_t> to;  // alive states
     bool dies = false;        // for some character
-    bool exits = false;       // an accepting state is met
+    bool minded = false;      // a minded state is met
 };
 
 class Stepper {
 public:
-    Stepper(const Dfa &dfa, bool mind_exits) : dfa_(dfa), mind_exits_(mind_exits) {
+    Stepper(const Dfa &dfa, const std::vector<uint8_t> &minded) : dfa_(dfa), minded_(minded) {
         for (size_t b = 0x20; b < 0x7F; ++b)
             if (const size_t kind = kind_of(static_cast<uint8_t>(b)); kind < kPlainKinds) add(ascii_[kind], b);
         for (size_t s = 0; s < kSequences.size(); ++s)
@@ -63,7 +63,7 @@ public:
     /// One character of that kind.
     void character(int32_t state, size_t kind, Steps &out) {
         out.to.clear();
-        out.dies = out.exits = false;
+        out.dies = out.minded = false;
         if (kind != kWide) return take(state, ascii_[kind], out.to, out);
         for (size_t s = 0; s < kSequences.size(); ++s) {
             at_.assign(1, state);
@@ -89,13 +89,13 @@ private:
                 out.dies = true;
                 continue;
             }
-            out.exits = out.exits || (mind_exits_ && dfa_.accept[static_cast<size_t>(next)]);
+            out.minded = out.minded || minded_[static_cast<size_t>(next)];
             if (std::find(to.begin(), to.end(), next) == to.end()) to.push_back(next);
         }
     }
 
     const Dfa &dfa_;
-    const bool mind_exits_;
+    const std::vector<uint8_t> &minded_;
     std::array<Classes, kPlainKinds> ascii_;
     std::array<std::array<Classes, 4>, kSequences.size()> sequences_;
     std::vector<int32_t> at_, next_;
@@ -231,7 +231,7 @@ std::vector<PlainBytes> forbidden_sets(const std::vector<PlainBytes> &dead, cons
 
 }  // namespace
 
-SliceUses slice_uses(const Dfa &dfa, bool exits) {
+SliceUses slice_uses(const Dfa &dfa, const std::vector<uint8_t> &minded) {
     constexpr uint32_t far = UINT32_MAX;
     const size_t n = dfa.size();
     SliceUses out{std::vector<SliceUse>(n), {PlainBytes()}};
@@ -247,14 +247,14 @@ SliceUses slice_uses(const Dfa &dfa, bool exits) {
             bytes_of[kind].set(b);
             for (size_t s = 0; s < n; ++s) dead[s][b] = dfa.next(static_cast<int32_t>(s), static_cast<uint8_t>(b)) < 0;
         }
-    Stepper stepper(dfa, exits);
+    Stepper stepper(dfa, minded);
     Steps steps;
     for (size_t kind = 0; kind < kPlainKinds; ++kind)
         for (size_t s = 0; s < n; ++s) {
             stepper.character(static_cast<int32_t>(s), kind, steps);
             for (const int32_t to : steps.to) steps_of[kind].push_back({static_cast<int32_t>(s), to});
             if (kind == kWide) dies[s] = static_cast<uint8_t>(unsigned{steps.dies} << kind);
-            met[s] = static_cast<uint8_t>(met[s] | unsigned{steps.exits} << kind);
+            met[s] = static_cast<uint8_t>(met[s] | unsigned{steps.minded} << kind);
         }
     std::vector<uint32_t> open, longest, begin, safe, most;
     std::vector<int32_t> before, queue;  // before[begin[s]...]: states one character before s, once per edge
@@ -292,7 +292,7 @@ SliceUses slice_uses(const Dfa &dfa, bool exits) {
             }
         }
         for (const PlainBytes &forbidden : forbidden_sets(dead, plain)) {
-            // safe: texts of fewer characters, none forbidden, survive, meet no exit, and die of a forbidden one after
+            // safe: texts of fewer characters, none forbidden, survive, meet no minded state, and die of a forbidden one after
             // them. Breadth first from danger, at first where a forbidden character survives. The edges of such
             // characters need not be taken out: where there is one nothing is safe, and `most` only grows.
             safe.assign(n, far);

@@ -71,7 +71,7 @@ struct SliceUses {
     std::vector<SliceUse> states;
     std::vector<PlainBytes> sets;  ///< the first is empty
 };
-/// Accepting states count as dangerous, for masks must list them, unless `exits` is false.
-SliceUses slice_uses(const Dfa &dfa, bool exits);
+/// `minded` [states]: not 0 where masks must tell which tokens get there. Such states count as dangerous.
+SliceUses slice_uses(const Dfa &dfa, const std::vector<uint8_t> &minded);
 
 }  // namespace dsv4

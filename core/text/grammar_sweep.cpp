@@ -1,6 +1,8 @@
 #include "core/text/grammar_sweep.hpp"
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <numeric>
 
 namespace dsv4 {
@@ -75,6 +77,40 @@ TokenMask Sweep::tokens(const Dfa &dfa, int32_t state, std::vector<uint32_t> *ex
         uint64_t word = 0;
         for (size_t b = 64; b-- > 0;) word = word * 2 + alive[node[b]];
         out[w] = word;
+    }
+    give_back(std::move(scratch));
+    return out;
+}
+
+std::vector<TokenMask> Sweep::tokens_by_level(const Dfa &dfa, int32_t state, const std::vector<uint8_t> &codes,
+                                              size_t levels) const {
+    const size_t n = nodes();
+    std::unique_ptr<Scratch> scratch = take();
+    int32_t *const at = scratch->states.data();
+    uint8_t *const code = scratch->alive.data();
+    const int32_t *const rows = dfa.row(0);
+    const auto classes = static_cast<ptrdiff_t>(dfa.classes);
+    at[0] = state;
+    code[0] = 0;
+    for (size_t k = 1; k < n; ++k) {
+        at[k] = rows[at[parent_[k]] * classes + dfa.class_of[byte_[k]]];
+        code[k] = codes[static_cast<size_t>(at[k] + 1)];
+    }
+    std::vector<TokenMask> out(levels);
+    for (size_t w = 0; w < node_.size() / 64; ++w) {
+        std::array<uint8_t, 64> here;
+        uint64_t some = 0;
+        for (size_t b = 0; b < 64; ++b) {
+            here[b] = code[node_[w * 64 + b]];
+            some |= uint64_t{1} << here[b];
+        }
+        for (some >>= 1; some; some &= some - 1) {
+            const auto level = static_cast<size_t>(std::countr_zero(some));
+            if (out[level].empty()) out[level].assign(node_.size() / 64, 0);
+            uint64_t word = 0;
+            for (size_t b = 64; b-- > 0;) word = word * 2 + (here[b] == level + 1);
+            out[level][w] = word;
+        }
     }
     give_back(std::move(scratch));
     return out;

@@ -28,6 +28,9 @@ public:
     /// Tokens that the automaton survives from `state`; where `exits` is not null also the nodes of the trie, with
     /// children, at which it accepts.
     TokenMask tokens(const Dfa &dfa, int32_t state, std::vector<uint32_t> *exits) const;
+    /// The same by where they lead: `codes` [1 + states] 0 for kDead, else 1 + a level. [levels]; empty: no token.
+    std::vector<TokenMask> tokens_by_level(const Dfa &dfa, int32_t state, const std::vector<uint8_t> &codes,
+                                           size_t levels) const;
 
 private:
     /// Fresh pages would cost more than the sweep: memory is kept from one to the next.

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <numeric>
-#include <span>
 
 #include "core/error.hpp"
 #include "core/text/dsml_strict.hpp"
@@ -11,10 +9,6 @@
 
 namespace dsv4 {
 namespace {
-
-constexpr size_t kVisitCost = 4;       // of a node visited by a walk; swept: 1
-constexpr size_t kTriedStates = 32;
-constexpr size_t kFoldFrom = 12;       // folding pays where a walk visits this part of the trie
 
 std::unique_ptr<Leaf> leaf(Dfa dfa, bool exits = true) { return std::make_unique<Leaf>(std::move(dfa), exits); }
 
@@ -51,104 +45,6 @@ const Dfa &plain_keys() {
                          dfa_avoiding(control_texts()), "key");
     }();
     return keys;
-}
-
-std::shared_ptr<const LeafMask> Leaf::mask(const Vocabulary &vocabulary, int32_t state) const {
-    {
-        const std::lock_guard lock(mutex_);
-        if (const auto *const found = masks_.find(state)) return *found;
-    }
-    std::shared_ptr<const LeafMask> made = make(vocabulary, state);
-    const std::lock_guard lock(mutex_);
-    return masks_.put(state, std::move(made));  // users keep theirs alive
-}
-
-/// Adds what the automaton survives from `state`, at the root of the slice's rest. The mask has a spare bit at `spare`.
-void Leaf::walk(const Vocabulary &vocabulary, const TokenSlice &slice, int32_t state, size_t spare, LeafMask &made) const {
-    uint64_t *const words = made.inside.data();
-    const std::vector<TrieNode> &trie = slice.rest;
-    std::array<int32_t, 256> states;
-    states[0] = state;
-    for (uint32_t i = 1; i < trie.size();) {
-        const TrieNode &node = trie[i];
-        const int32_t to = dfa.next(states[node.depth - 1u], node.byte);
-        if (to < 0) {
-            i = node.end;
-            continue;
-        }
-        states[node.depth] = to;
-        // Nodes without a token write to the spare bit: half of them have one, in no order that a branch could foresee.
-        const size_t token = node.token < 0 ? spare : static_cast<size_t>(node.token);
-        words[token >> 6] |= uint64_t{1} << (token & 63);
-        if (node.shared) vocabulary.allow(made.inside, node);
-        if (exits_ && to >= dfa.first_accepting && vocabulary.trie()[slice.full[i]].end > slice.full[i] + 1)
-            made.exits.push_back(slice.full[i]);
-        ++i;
-    }
-}
-
-Leaf::Parts Leaf::parts(const Vocabulary &vocabulary, int32_t state) const {
-    Parts out;
-    for (const bool spaced : {false, true}) {
-        const int32_t from = spaced ? dfa.next(state, ' ') : state;
-        if (from < 0) continue;
-        const SliceUse use = uses_.states[static_cast<size_t>(from)];
-        const TokenBranch &branch = vocabulary.branch(spaced);
-        out.all[out.n++] = {&branch, &branch.slices[use.slice], use, from};
-        out.nodes += branch.slices[use.slice].rest.size();
-    }
-    return out;
-}
-
-bool Leaf::visits_more(const Parts &parts, size_t most) const {
-    if (parts.nodes <= most) return false;
-    size_t visits = 0;
-    for (size_t i = 0; i < parts.n; ++i) visits += parts.all[i].slice->sample.visits(dfa, parts.all[i].state);
-    return visits > most;
-}
-
-bool Leaf::prepare(const Vocabulary &vocabulary) {
-    const Sweep &sweep = vocabulary.sweep();
-    // Some states, in an order that no regularity of theirs follows.
-    const size_t n = dfa.size(), tries = std::min(n, kTriedStates);
-    for (size_t i = 0; i < tries; ++i) {
-        const size_t state = tries == n ? i : (static_cast<size_t>(dfa.start) + i * 2654435761u) % n;
-        if (!visits_more(parts(vocabulary, static_cast<int32_t>(state)), sweep.nodes() / kFoldFrom)) continue;
-        folded_ = FoldedTrie::make(sweep, dfa);
-        break;
-    }
-    return folded_ != nullptr;
-}
-
-std::shared_ptr<LeafMask> Leaf::make(const Vocabulary &vocabulary, int32_t state) const {
-    auto made = std::make_shared<LeafMask>();
-    const Parts parts = this->parts(vocabulary, state);
-    const Sweep &sweep = vocabulary.sweep();
-    if (visits_more(parts, (folded_ ? folded_->cost() : sweep.nodes()) / kVisitCost)) {
-        std::vector<uint32_t> *const exits = exits_ ? &made->exits : nullptr;
-        made->inside = folded_ ? folded_->tokens(dfa, state, exits) : sweep.tokens(dfa, state, exits);
-        return made;
-    }
-    const std::span<const Part> used(parts.all.data(), parts.n);
-    const size_t spare = vocabulary.words() * 64;
-    made->inside.assign(vocabulary.words() + 1, 0);
-    for (const Part &part : used) part.slice->allow(made->inside, part.use.characters);
-    for (const Part &part : used) {
-        const PlainBytes &without = uses_.sets[part.use.without];
-        for (size_t b = 0; without.any() && b < without.size(); ++b) {
-            if (!without[b]) continue;
-            const TokenMask &containing = part.branch->containing[b];
-            for (size_t w = 0; w < containing.size(); ++w) made->inside[w] &= ~containing[w];
-        }
-    }
-    for (const Part &part : used) walk(vocabulary, *part.slice, part.state, spare, *made);
-    if (const uint32_t space = vocabulary.space(); parts.n == 2) {
-        vocabulary.allow(made->inside, vocabulary.trie()[space]);
-        if (exits_ && parts.all[1].state >= dfa.first_accepting && vocabulary.trie()[space].end > space + 1)
-            made->exits.push_back(space);
-    }
-    made->inside.pop_back();
-    return made;
 }
 
 Vocabulary::Vocabulary(VocabularySource source) : source_(std::move(source)) {
@@ -194,6 +90,10 @@ Vocabulary::Vocabulary(VocabularySource source) : source_(std::move(source)) {
     for (space_ = 1; trie_[space_].byte != ' ';) space_ = trie_[space_].end;
     branches_ = split(trie_, space_, same_, n);
     sweep_ = std::make_unique<const Sweep>(trie_, same_, n);
+    for (const TextForm form : {TextForm::raw, TextForm::json}) {
+        lengths_[form == TextForm::json] = TokenLengths(trie_, same_, n, form);
+        tails_[form == TextForm::json] = TailNodes(trie_, text_tail(form));
+    }
 
     const std::vector<std::string> all = control_texts(), marker = {std::string(kDsmlToken)};
     const Dfa plain = intersect(any_text(TextForm::raw), dfa_avoiding(all), "text");

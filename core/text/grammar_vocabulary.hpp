@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/text/grammar_bounded.hpp"
+#include "core/text/grammar_counted.hpp"
 #include "core/text/grammar_dfa.hpp"
 #include "core/text/grammar_folded.hpp"
 #include "core/text/grammar_slices.hpp"
@@ -33,17 +34,32 @@ struct LeafMask {
     std::vector<uint32_t> exits;     ///< trie nodes, with children, at which the automaton accepts
 };
 
-/// An automaton in use on a vocabulary; masks are made when first asked for. Thread-safe.
+/// An automaton, or texts of so many characters, in use on a vocabulary; masks are made when first asked for.
+/// Thread-safe.
 class Leaf {
 public:
     /// Without `exits`: only control symbols follow, so where a token could leave the automaton need not be known.
-    explicit Leaf(Dfa automaton, bool exits = true)
-        : dfa(std::move(automaton)), exits_(exits), uses_(slice_uses(dfa, exits)) {}
+    explicit Leaf(Dfa automaton, bool exits = true);
+    explicit Leaf(std::unique_ptr<const CountedText> text);
+
+    int32_t start() const { return counted_ ? counted_->start() : own_.start; }
+    int32_t next(int32_t state, uint8_t byte) const { return counted_ ? counted_->next(state, byte) : own_.next(state, byte); }
+    bool accepts(int32_t state) const { return counted_ ? counted_->accepts(state) : state >= own_.first_accepting; }
+    /// Bytes to the nearest accepting state.
+    uint32_t distance(int32_t state) const {
+        return counted_ ? counted_->distance(state) : own_.distance[static_cast<size_t>(state)];
+    }
+    /// Sets the bytes that may come next.
+    void add_first(int32_t state, std::array<bool, 256> &bytes) const;
+    /// A state of the same masks, the same one for many.
+    int32_t alike(int32_t state) const { return counted_ ? counted_->alike(state) : state; }
+    /// Without count and tail.
+    const Dfa &automaton() const { return counted_ ? counted_->text : own_; }
+
     std::shared_ptr<const LeafMask> mask(const Vocabulary &vocabulary, int32_t state) const;
     /// Folds the vocabulary's trie where some states' masks would take long without; before the leaf is shared. False
     /// where it is not needed or would not help.
     bool prepare(const Vocabulary &vocabulary);
-    const Dfa dfa;
 
 private:
     static constexpr size_t kMostMasks = 256;  // 16 KiB each at 129,280 tokens
@@ -58,16 +74,39 @@ private:
         std::array<Part, 2> all;
         size_t n = 0, nodes = 0;  // to walk at most
     };
+    /// What tokens do to texts that are counted, from one state of their automaton.
+    struct Survey {
+        struct Listed {
+            uint32_t needed, node;  // characters, with those that must follow
+        };
+        struct Ended {
+            uint32_t characters, node;  // of the text, before its tail
+            bool complete;
+        };
+        std::vector<TokenMask> by_level;  // tokens that are counted as after a whole character; empty: none
+        std::vector<Listed> listed;       // the others
+        std::vector<Ended> ended;         // nodes at which the tail, or its beginning, ends
+    };
     Parts parts(const Vocabulary &vocabulary, int32_t state) const;
     /// Whether walking them would visit more than so many nodes.
     bool visits_more(const Parts &parts, size_t most) const;
-    std::shared_ptr<LeafMask> make(const Vocabulary &vocabulary, int32_t state) const;
-    void walk(const Vocabulary &vocabulary, const TokenSlice &slice, int32_t state, size_t spare, LeafMask &made) const;
+    std::vector<TokenMask> inside(const Vocabulary &vocabulary, int32_t state, std::vector<uint32_t> *exits) const;
+    template <bool kLevels>
+    void walk(const Vocabulary &vocabulary, const TokenSlice &slice, int32_t state, std::vector<TokenMask> &made,
+              std::vector<uint32_t> *exits) const;
+    std::shared_ptr<LeafMask> counted_mask(const Vocabulary &vocabulary, int32_t state) const;
+    std::shared_ptr<const Survey> survey(const Vocabulary &vocabulary, int32_t state) const;
+    void list_others(const Vocabulary &vocabulary, int32_t state, Survey &made) const;
+    void list_ended(const Vocabulary &vocabulary, int32_t state, Survey &made) const;
+
+    const std::unique_ptr<const CountedText> counted_;
+    const Dfa own_;  // empty where texts are counted
     const bool exits_;
     const SliceUses uses_;
     std::unique_ptr<const FoldedTrie> folded_;
     mutable std::mutex mutex_;
     mutable BoundedMap<int32_t, std::shared_ptr<const LeafMask>> masks_{kMostMasks};
+    mutable BoundedMap<int32_t, std::shared_ptr<const Survey>> surveys_;
 };
 
 /// The languages that every constraint shares; their masks are kept with the vocabulary.
@@ -104,6 +143,9 @@ public:
     const TokenBranch &branch(bool spaced) const { return branches_[spaced]; }
     uint32_t space() const { return space_; }  ///< the space's node
     const Sweep &sweep() const { return *sweep_; }
+    /// How long tokens are, and which end a text, as texts in that form have it.
+    const TokenLengths &lengths(TextForm form) const { return lengths_[form == TextForm::json]; }
+    const TailNodes &tails(TextForm form) const { return tails_[form == TextForm::json]; }
     /// Sets the node's token and any other token of the same bytes.
     void allow(TokenMask &mask, const Node &node) const {
         if (node.token < 0) return;
@@ -120,6 +162,8 @@ private:
     uint32_t space_ = 0;
     std::array<TokenBranch, 2> branches_;
     std::unique_ptr<const Sweep> sweep_;
+    std::array<TokenLengths, 2> lengths_;
+    std::array<TailNodes, 2> tails_;
     std::vector<std::unique_ptr<Leaf>> common_;
 };
 

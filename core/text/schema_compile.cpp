@@ -60,16 +60,16 @@ uint32_t SchemaCompiler::value(const SchemaJson &schema, const std::string &path
     if (!fresh) return known->second;
     const uint32_t rule = known->second = grammar_.choice({});
     std::set<std::string> open;
-    std::vector<uint32_t> choices;
+    std::vector<uint32_t> choices, texts;  // texts: of strings, which begin alike
     std::string reason = path + ": no value can satisfy it";
     for (const SchemaJson &simple : alternatives(schema, path, open)) {
         std::set<std::string> allowed = types(simple, path);
         if (!strings) allowed.erase("string");
         try {
             if (simple.contains("enum") || simple.contains("const")) {
-                std::vector<std::string> texts;
-                for (const SchemaJson &constant : enumerated(simple, allowed, path)) texts.push_back(json_text(constant));
-                choices.push_back(constants(texts, path));
+                std::vector<std::string> fixed;
+                for (const SchemaJson &constant : enumerated(simple, allowed, path)) fixed.push_back(json_text(constant));
+                choices.push_back(constants(fixed, path));
                 continue;
             }
         } catch (const Error &e) {
@@ -80,13 +80,16 @@ uint32_t SchemaCompiler::value(const SchemaJson &schema, const std::string &path
         if (allowed.count("number")) allowed.erase("integer");
         for (const std::string &type : allowed) {
             try {
-                choices.push_back(one(simple, type, path));
+                if (type == "string") texts.push_back(string_text(simple, TextForm::json, path));
+                else choices.push_back(one(simple, type, path));
             } catch (const Error &e) {
                 if (e.status != DSV4_E_INVALID) throw;
                 reason = e.what();
             }
         }
     }
+    if (!texts.empty())
+        choices.push_back(grammar_.text("\"", texts.size() == 1 ? texts[0] : grammar_.choice(std::move(texts))));
     if (choices.empty()) {
         rules_.erase(text);
         throw Error(DSV4_E_INVALID, reason);
@@ -96,7 +99,6 @@ uint32_t SchemaCompiler::value(const SchemaJson &schema, const std::string &path
 }
 
 uint32_t SchemaCompiler::one(const SchemaJson &schema, const std::string &type, const std::string &path) {
-    if (type == "string") return string(schema, path);
     if (type == "number") return number(schema, false, path);
     if (type == "integer") return number(schema, true, path);
     if (type == "boolean") return grammar_.leaf(dfa_of_texts({"true", "false"}, path), grammar_.end());
@@ -141,7 +143,7 @@ std::vector<SchemaJson> SchemaCompiler::enumerated(const SchemaJson &schema, con
 bool SchemaCompiler::satisfies(const SchemaJson &value, const SchemaJson &schema, const std::string &path) {
     if (value.is_string()) {
         const std::string &text = value.text();
-        const std::optional<Dfa> language = string_language(schema, TextForm::raw, path);
+        const std::optional<Dfa> language = string_language(string_keywords(schema, TextForm::raw, path), TextForm::raw, path);
         return !language || language->matches(text);
     }
     if (value.is_number()) {
@@ -165,55 +167,7 @@ bool SchemaCompiler::satisfies(const SchemaJson &value, const SchemaJson &schema
     return true;
 }
 
-// ---- strings
-
-/// The language of the string keywords; nullopt when there are none to enforce.
-std::optional<Dfa> SchemaCompiler::string_language(const SchemaJson &schema, TextForm form, const std::string &path) {
-    std::optional<Dfa> language;
-    const auto narrow = [&](Dfa dfa) { language = language ? intersect(*language, dfa, path) : std::move(dfa); };
-    for (const char *keyword : {"pattern", "format"}) {
-        if (!schema.contains(keyword)) continue;
-        if (!schema[keyword].is_string()) invalid(path, std::string(keyword) + ": expected a string");
-        std::string_view pattern = schema[keyword].text();
-        std::string reason;
-        if (keyword[0] == 'f') {
-            pattern = format_pattern(pattern);
-            if (pattern.empty()) {
-                report(path, "format " + schema[keyword].text());
-                continue;
-            }
-        }
-        std::optional<Dfa> dfa = pattern_text(pattern, form, reason);
-        if (dfa) narrow(std::move(*dfa));
-        else report(path, "pattern " + std::string(pattern) + ": " + reason);
-    }
-    const size_t min = size_keyword(schema, "minLength", 0, path);
-    const size_t max = size_keyword(schema, "maxLength", SIZE_MAX, path);
-    if (min > max) invalid(path, "minLength is greater than maxLength");
-    if (min > 0 || max != SIZE_MAX) {
-        try {
-            // Escaped characters count once; \u escapes are left to the unlimited language, which keeps tables small.
-            std::string reason;
-            const Dfa any = form == TextForm::raw ? any_text(form) : *pattern_text("^[^]*$", form, reason);
-            narrow(dfa_counted(any, min, max, path));
-        } catch (const Error &e) {
-            if (e.status != DSV4_E_UNSUPPORTED) throw;
-            report(path, "minLength or maxLength this large");
-        }
-    }
-    if (!language) return std::nullopt;
-    return intersect(*language, dfa_avoiding(content_ ? control_texts() : std::vector<std::string>{std::string(kDsmlToken)}),
-                     path);
-}
-
-uint32_t SchemaCompiler::string(const SchemaJson &schema, const std::string &path) {
-    const uint32_t end = grammar_.end();
-    const std::optional<Dfa> language = string_language(schema, TextForm::json, path);
-    const uint32_t body =
-        language ? grammar_.leaf(dfa_followed_by(*language, "\"", path), end)
-                 : grammar_.leaf(vocabulary_.common(content_ ? CommonText::json_content_string : CommonText::json_string), end);
-    return grammar_.text("\"", body);
-}
+// ---- raw strings; schema_strings.cpp has their languages
 
 /// A parameter's text as it is, and the "</" after it.
 uint32_t SchemaCompiler::raw(const SchemaJson &schema, const std::string &path) {
@@ -237,11 +191,7 @@ uint32_t SchemaCompiler::raw(const SchemaJson &schema, const std::string &path) 
                 choices.push_back(constants(texts, path));
                 continue;
             }
-            const std::optional<Dfa> language = string_language(simple, TextForm::raw, path);
-            if (language)
-                // The tail belongs to the automaton: only there must a mask look at what follows.
-                choices.push_back(grammar_.leaf(dfa_followed_by(*language, "</", path), grammar_.end()));
-            else choices.push_back(grammar_.leaf(vocabulary_.common(CommonText::value), grammar_.end()));
+            choices.push_back(string_text(simple, TextForm::raw, path));
         } catch (const Error &e) {
             if (e.status != DSV4_E_INVALID) throw;
             reason = e.what();
@@ -341,7 +291,7 @@ uint32_t SchemaCompiler::undeclared_key(const std::vector<std::string> &declared
         std::vector<std::string> quoted = declared;
         for (std::string &name : quoted) name += '"';
         grammar_.owned.push_back(
-            std::make_unique<Leaf>(dfa_without(vocabulary_.common(CommonText::key).dfa, quoted, "properties")));
+            std::make_unique<Leaf>(dfa_without(vocabulary_.common(CommonText::key).automaton(), quoted, "properties")));
         known = grammar_.owned.back().get();
     }
     return grammar_.text("\"", grammar_.leaf(*known, next));
@@ -421,7 +371,7 @@ uint32_t SchemaCompiler::free_form(size_t depth, bool object_only) {
     const uint32_t rule = known->second = grammar_.choice({});
     std::vector<uint32_t> choices;
     if (!object_only) {
-        choices.push_back(string(SchemaJson::object(), "value"));
+        choices.push_back(grammar_.text("\"", string_text(SchemaJson::object(), TextForm::json, "value")));
         choices.push_back(number(SchemaJson::object(), false, "value"));
         choices.push_back(grammar_.leaf(dfa_of_texts({"true", "false", "null"}, "value"), grammar_.end()));
     }

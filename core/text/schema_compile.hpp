@@ -46,8 +46,16 @@ private:
     std::set<std::string> types(const SchemaJson &schema, const std::string &path) const;
     uint32_t value(const SchemaJson &schema, const std::string &path, bool strings);
     uint32_t one(const SchemaJson &schema, const std::string &type, const std::string &path);
-    std::optional<Dfa> string_language(const SchemaJson &schema, TextForm form, const std::string &path);
-    uint32_t string(const SchemaJson &schema, const std::string &path);
+    /// What the string keywords ask for.
+    struct Strings {
+        std::optional<Dfa> language;  // pattern and format
+        size_t min = 0, max = SIZE_MAX;
+        bool limited() const { return min > 0 || max != SIZE_MAX; }
+    };
+    Strings string_keywords(const SchemaJson &schema, TextForm form, const std::string &path);
+    std::optional<Dfa> string_language(Strings strings, TextForm form, const std::string &path);
+    uint32_t string_text(const SchemaJson &schema, TextForm form, const std::string &path);
+    std::vector<std::string> forbidden() const;
     uint32_t raw(const SchemaJson &schema, const std::string &path);
     uint32_t number(const SchemaJson &schema, bool integer, const std::string &path);
     uint32_t array(const SchemaJson &schema, const std::string &path);

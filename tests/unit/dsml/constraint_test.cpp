@@ -342,6 +342,10 @@ TEST_CASE("masks are exact on the published vocabulary") {
         options.tool_choice = Choice::required;
         check_masks(*Constraint::compile(published, options), 2, 36, 61);
     }
+    ConstraintOptions options;
+    options.tools = any_of_patterns(R"(,"maxLength":100)");
+    options.tool_choice = Choice::required;
+    check_masks(*Constraint::compile(published, options), 2, 36, 97);
 }
 
 TEST_CASE("slices: what a state lets through whole") {
@@ -352,7 +356,7 @@ TEST_CASE("slices: what a state lets through whole") {
                              "\xE2\x80\xA8", "\xEF\xBD\x9C", "\xC2\xA0", "\x7F"})
         CHECK(spelling_of(text).kinds == 0xFF);
     const auto use = [](const Dfa &dfa, bool exits = true) {
-        return slice_uses(dfa, exits).states[static_cast<size_t>(dfa.start)];
+        return slice_uses(dfa, exits ? dfa.accept : std::vector<uint8_t>(dfa.size(), 0)).states[static_cast<size_t>(dfa.start)];
     };
     const size_t last = kSlices.size() - 1;
     const Dfa any = any_text(TextForm::raw), limited = dfa_counted(any, 0, 7, "test");
@@ -365,7 +369,7 @@ TEST_CASE("slices: what a state lets through whole") {
     CHECK(use(dfa_followed_by(limited, "</", "test")).characters == 7);
     // One letter kills anywhere.
     const Dfa without_a = intersect(limited, dfa_avoiding({"a"}), "test");
-    const SliceUses uses = slice_uses(without_a, false);
+    const SliceUses uses = slice_uses(without_a, std::vector<uint8_t>(without_a.size(), 0));
     const SliceUse start = uses.states[static_cast<size_t>(without_a.start)];
     CHECK(start.slice == last);
     CHECK(start.characters == 7);
