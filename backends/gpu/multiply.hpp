@@ -2,7 +2,8 @@
 //
 //   few      up to 8 columns: the subgroups of a block take the segments of k; one block has all of a row
 //   some     a block takes one segment of 128 rows, partial sums go to memory, `add_segments` finishes
-//   many     tiles of 128 rows whose weights are decoded once into shared memory (tiles.hpp)
+//   many     tiles of 128 rows whose weights are decoded once into shared memory (tiles.hpp) or, where four subgroups
+//            multiply together, into the registers of that multiplication (wide.hpp)
 //   plain    float32, any type and size (plain.hpp)
 //
 // "Rows" are those of the weights, "columns" the tokens. A Source says what a block works on (Work).
