@@ -182,8 +182,9 @@ __device__ __forceinline__ uint32_t scaled(uint32_t pair, const PairScale &s) { 
 // care. `slabs` pieces make the 16 bytes that one thread loads.
 struct Fp4 {
     static constexpr int slabs = 4, words = 1;
+    static constexpr uint32_t bias = 126; // of the raw bits' exponent
     __device__ static constexpr int order(int i) { return i / 2 + i % 2 * 4; } // 0 4 1 5 2 6 3 7
-    __device__ static __forceinline__ PairScale scale(uint32_t code) { return pair_scale(code, 126); }
+    __device__ static __forceinline__ PairScale scale(uint32_t code) { return pair_scale(code, bias); }
     __device__ static __forceinline__ void decode(const uint32_t *raw, const PairScale &s, uint32_t (&out)[4]) {
         // A nibble seem goes to s at bit 15 and eem at bits 8..6 of its half: two shifts, added by one multiplication.
         const uint32_t low = raw[0], high = raw[0] >> 8, keep = 0x81C081C0u;
@@ -196,8 +197,9 @@ struct Fp4 {
 
 struct Fp8 {
     static constexpr int slabs = 2, words = 2;
+    static constexpr uint32_t bias = 120;
     __device__ static constexpr int order(int i) { return i / 4 * 4 + i % 4 / 2 + i % 2 * 2; } // 0 2 1 3 4 6 5 7
-    __device__ static __forceinline__ PairScale scale(uint32_t code) { return pair_scale(code, 120); }
+    __device__ static __forceinline__ PairScale scale(uint32_t code) { return pair_scale(code, bias); }
     __device__ static __forceinline__ void decode(const uint32_t *raw, const PairScale &s, uint32_t (&out)[4]) {
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
@@ -210,6 +212,7 @@ struct Fp8 {
 
 struct Bf16 {
     static constexpr int slabs = 1, words = 4;
+    static constexpr uint32_t bias = 0; // none, and no scales
     __device__ static constexpr int order(int i) { return i; }
     __device__ static __forceinline__ PairScale scale(uint32_t) { return {0, 0}; }
     __device__ static __forceinline__ void decode(const uint32_t *raw, const PairScale &, uint32_t (&out)[4]) {
@@ -218,11 +221,21 @@ struct Bf16 {
     }
 };
 
-/// decode, and once more for scales above what one bf16 factor can hold (never seen, but legal).
-template <class F>
+/// Whether one of four E8M0 bytes is above what one bf16 factor can hold (never seen, but legal).
+template <class F> __device__ __forceinline__ bool any_large(uint32_t codes) {
+    constexpr uint32_t least = 255u - F::bias - 128u; // of the lower seven bits, the eighth being set
+    return F::slabs > 1 && (codes & ((codes & 0x7F7F7F7Fu) + (128u - least) * 0x01010101u) & 0x80808080u);
+}
+/// The scale of an E8M0 byte; `large`: it may be one of those.
+template <class F, bool large> __device__ __forceinline__ PairScale scale_of(uint32_t code) {
+    if (large) return F::scale(code);
+    return {(code + F::bias) * 0x00800080u, 0};
+}
+/// decode, and once more for what does not fit into the first factor.
+template <class F, bool large = true>
 __device__ __forceinline__ void decode_piece(const uint32_t *raw, const PairScale &s, uint32_t (&out)[4]) {
     F::decode(raw, s, out);
-    if (s.rest > 0x3F803F80u)
+    if (large && s.rest > 0x3F803F80u)
 #pragma unroll
         for (int i = 0; i < 4; ++i) out[i] = multiply_pair(out[i], s.rest);
 }

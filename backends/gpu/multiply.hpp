@@ -189,15 +189,15 @@ __device__ __forceinline__ uint32_t word_of(const uint4 &v, int i) {
 }
 
 /// sums += rows x columns over one chunk of a segment; xs: shared memory, this chunk's first slab of column 0.
-template <class F, int tiles>
-__device__ __forceinline__ void multiply_chunk(const Raw<F> &raw, const uint16_t *xs, int pitch, int columns,
-                                               int groups_left, float (&sums)[tiles][4]) {
+template <class F, int tiles, bool large_scales>
+__device__ __forceinline__ void multiply_groups(const Raw<F> &raw, const uint16_t *xs, int pitch, int columns,
+                                                int groups_left, float (&sums)[tiles][4]) {
     const int lane = lane_of_subgroup(), g = lane / 4, t = lane % 4;
 #pragma unroll
     for (int i = 0; i < Raw<F>::groups; ++i) {
         if (i >= groups_left) break; // the same for the whole subgroup
-        const PairScale scale[2] = {F::scale(raw.scales[0] >> (8 * i) & 255u),
-                                    F::scale(raw.scales[1] >> (8 * i) & 255u)};
+        const PairScale scale[2] = {scale_of<F, large_scales>(raw.scales[0] >> (8 * i) & 255u),
+                                    scale_of<F, large_scales>(raw.scales[1] >> (8 * i) & 255u)};
 #pragma unroll
         for (int s = 0; s < F::slabs; ++s) {
             uint32_t a[2][4];
@@ -206,7 +206,7 @@ __device__ __forceinline__ void multiply_chunk(const Raw<F> &raw, const uint16_t
                 uint32_t words[F::words];
 #pragma unroll
                 for (int j = 0; j < F::words; ++j) words[j] = word_of(raw.row[half][i], s * F::words + j);
-                decode_piece<F>(words, scale[half], a[half]);
+                decode_piece<F, large_scales>(words, scale[half], a[half]);
             }
             const uint32_t first[4] = {a[0][0], a[1][0], a[0][1], a[1][1]};
             const uint32_t second[4] = {a[0][2], a[1][2], a[0][3], a[1][3]};
@@ -221,6 +221,14 @@ __device__ __forceinline__ void multiply_chunk(const Raw<F> &raw, const uint16_t
             }
         }
     }
+}
+
+template <class F, int tiles>
+__device__ __forceinline__ void multiply_chunk(const Raw<F> &raw, const uint16_t *xs, int pitch, int columns,
+                                               int groups_left, float (&sums)[tiles][4]) {
+    if (F::slabs > 1 && subgroup_ballot(any_large<F>(raw.scales[0]) || any_large<F>(raw.scales[1])))
+        multiply_groups<F, tiles, true>(raw, xs, pitch, columns, groups_left, sums);
+    else multiply_groups<F, tiles, false>(raw, xs, pitch, columns, groups_left, sums);
 }
 
 template <class F> struct Chunks {

@@ -82,7 +82,7 @@ template <class F> struct WideScales {
 };
 
 /// The fragments of 64 values of k, number `half` of a stage: four multiplications.
-template <class F, int width>
+template <class F, int width, bool large_scales>
 __device__ __forceinline__ void decode_wide(const uint8_t *weights, const WideScales<F> &scales, int row, int half,
                                             uint32_t (&a)[4][4]) {
     const int t = lane_of_subgroup() % 4;
@@ -102,7 +102,8 @@ __device__ __forceinline__ void decode_wide(const uint8_t *weights, const WideSc
                 const uint4 v = *reinterpret_cast<const uint4 *>(at);
                 words[0] = v.x, words[1] = v.y, words[2] = v.z, words[3] = v.w;
             }
-            decode_piece<F>(words, F::scale(scales.of[lower] >> (8 * group) & 255u), out);
+            decode_piece<F, large_scales>(words, scale_of<F, large_scales>(scales.of[lower] >> (8 * group) & 255u),
+                                          out);
             a[2 * i][lower] = out[0], a[2 * i][2 + lower] = out[1];
             a[2 * i + 1][lower] = out[2], a[2 * i + 1][2 + lower] = out[3];
         }
@@ -161,11 +162,14 @@ __device__ __forceinline__ void wide_block(const Work &work, int begin, int end,
             __syncthreads(); // the stage is there, and what the stage before the last was read from is free
             fetch(stage + Stage::ahead);
             scales = next;
+            const bool large =
+                F::slabs > 1 && subgroup_ballot(any_large<F>(scales.of[0]) || any_large<F>(scales.of[1]));
             if (stage + 1 < end) next.load(work.w, scale_rows, stage + 1, t);
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
                 uint32_t(&mine)[4][4] = a[half % Stage::fragments];
-                decode_wide<F, width>(weights(buffer), scales, row_of_tile, half, mine);
+                if (large) decode_wide<F, width, true>(weights(buffer), scales, row_of_tile, half, mine);
+                else decode_wide<F, width, false>(weights(buffer), scales, row_of_tile, half, mine);
                 keep_registers(mine);
                 keep_registers(chain);
                 warpgroup_begin();

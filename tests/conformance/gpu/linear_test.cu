@@ -88,7 +88,8 @@ Weight random_weight(Machine &machine, int32_t dtype, int32_t scale_dtype, int32
     if (dtype == DSV4_F32) each(float(), [&] { return normal(random); });
     const size_t scales = size_t(ceil_div(rows, m.scale_block_rows)) * size_t(m.scale_columns);
     if (scale_dtype == DSV4_E8M0)
-        for (size_t i = 0; i < scales; ++i) w.scales.push_back(uint8_t(118 + random() % 8));
+        for (size_t i = 0; i < scales; ++i) // now and then above what one bf16 factor holds, 2 for FP4 and 128 for FP8
+            w.scales.push_back(uint8_t(random() % 8 ? 118 + random() % 8 : 126 + random() % 12));
     if (scale_dtype == DSV4_F32)
         for (size_t i = 0; i < scales; ++i) {
             const float s = 0.01f + float(random() % 100) * 0.001f;
