@@ -186,7 +186,9 @@ void multiply_on_matrix_units(dsv4_queue &queue, Dense d) {
             while (d.repeat > 1 && sums * size_t(d.repeat) + pitch * size_t(columns) > room) --d.repeat;
             blocks = number_blocks(d, KERNEL_FEW, tile, d.repeat);
         }
-        launch_early(multiply_few<Dense>, dim3(blocks), block_threads,
+        const bool bf16 =
+            std::all_of(d.items, d.items + d.count, [](const Dense::Item &i) { return i.w.dtype == DSV4_BF16; });
+        launch_early(bf16 ? multiply_few<Dense, true> : multiply_few<Dense, false>, dim3(blocks), block_threads,
                      sums * size_t(d.repeat) + pitch * size_t(columns), queue.stream(), d, columns, tile);
         return;
     }

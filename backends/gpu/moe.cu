@@ -179,8 +179,9 @@ class Call {
             set_repeats(e, like, shared_like);
             while (std::max(e.routed.repeat, e.shared.repeat) > 1 && sums() + staged > room())
                 e.routed.repeat = std::max(1, e.routed.repeat - 1), e.shared.repeat = std::max(1, e.shared.repeat - 1);
-            launch_early(multiply_few<Experts>, dim3(row_blocks(e, KERNEL_FEW), unsigned(groups_ + e.shared_blocks)),
-                         block_threads, sums() + staged, queue_.stream(), e, int(at_once(longest)), e.paired ? 8 : 16);
+            launch_early(multiply_few<Experts, false>,
+                         dim3(row_blocks(e, KERNEL_FEW), unsigned(groups_ + e.shared_blocks)), block_threads,
+                         sums() + staged, queue_.stream(), e, int(at_once(longest)), e.paired ? 8 : 16);
             return;
         }
         const size_t routed = size_t(rows.grid) * size_t(padded(e.routed.columns)),

@@ -148,7 +148,7 @@ __device__ __forceinline__ void stage_inputs(const Work &work, int column, int c
 /// The raw bytes of two rows of a thread for `groups` groups of 64 bytes, with their scales. Rows behind the end repeat
 /// the last: nobody stores what comes of them.
 template <class F> struct Raw {
-    static constexpr int groups = F::slabs > 1 ? 4 : 2; // two chunks are in flight
+    static constexpr int groups = 2; // two chunks are in flight
     uint4 row[2][groups];
     uint32_t scales[2]; // a byte per group
 
@@ -232,7 +232,7 @@ __device__ __forceinline__ void multiply_chunk(const Raw<F> &raw, const uint16_t
 }
 
 template <class F> struct Chunks {
-    static constexpr int per_segment = segment / (32 * F::slabs * Raw<F>::groups); // FP4 1, FP8 2, bf16 8
+    static constexpr int per_segment = segment / (32 * F::slabs * Raw<F>::groups); // FP4 2, FP8 4, bf16 8
     /// Groups of chunk `chunk` of segment s that hold any k.
     __device__ static __forceinline__ int groups(int columns, int s, int chunk) {
         const int begin = s * segment + chunk * Raw<F>::groups * 32 * F::slabs;
@@ -322,8 +322,9 @@ template <class F> __device__ __forceinline__ void few_block(const Work &work, i
     }
 }
 
-template <class Source>
-__global__ void __launch_bounds__(block_threads, few_blocks_per_processor)
+/// bf16: of nothing but bf16, which needs fewer registers.
+template <class Source, bool bf16>
+__global__ void __launch_bounds__(block_threads, bf16 ? 3 : few_blocks_per_processor)
     multiply_few(DSV4_PARAMETER Source source, int columns_at_once, int tile_height) {
     Work work;
     let_next_begin();
@@ -333,11 +334,12 @@ __global__ void __launch_bounds__(block_threads, few_blocks_per_processor)
         wait_for_former();
         return;
     }
-    switch (work.w.dtype) {
-    case DSV4_FP4_E2M1: few_block<Fp4>(work, columns_at_once, tile_height); break;
-    case DSV4_FP8_E4M3: few_block<Fp8>(work, columns_at_once, tile_height); break;
-    default: few_block<Bf16>(work, columns_at_once, tile_height);
-    }
+    if constexpr (bf16) return few_block<Bf16>(work, columns_at_once, tile_height);
+    else switch (work.w.dtype) {
+        case DSV4_FP4_E2M1: few_block<Fp4>(work, columns_at_once, tile_height); break;
+        case DSV4_FP8_E4M3: few_block<Fp8>(work, columns_at_once, tile_height); break;
+        default: few_block<Bf16>(work, columns_at_once, tile_height);
+        }
 }
 
 // ---- some -----------------------------------------------------------------------------------------------------------
