@@ -117,7 +117,7 @@ void attend_plain(dsv4_queue &queue, Attend a, int32_t tokens) {
 dsv4_status attention_attend(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_block *block,
                              const dsv4_cache *cache, const dsv4_buffer *q, const dsv4_buffer *selection,
                              dsv4_buffer *o, dsv4_error *err) {
-    return boundary(err, [&] {
+    return on_device(err, *queue, [&] {
         const dsv4_shape &s = block->shape;
         const int32_t r = block->ratio, tokens = batch->grid_tokens;
         if (!tokens) return;

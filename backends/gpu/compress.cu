@@ -148,7 +148,7 @@ __global__ void __launch_bounds__(pool_threads) ring_kernel(Pool a) {
 
 dsv4_status attention_compress(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_block *block, dsv4_cache *cache,
                                const dsv4_buffer *x, dsv4_error *err) {
-    return boundary(err, [&] {
+    return on_device(err, *queue, [&] {
         const dsv4_shape &s = block->shape;
         const int32_t r = block->ratio, di = s.index_dim;
         const auto tokens = size_t(batch->grid_tokens);

@@ -58,12 +58,17 @@ dsv4_status end(dsv4_queue *queue, dsv4_graph **out, dsv4_error *err) {
         batch->grid_sequences = batch->sequences;
         batch->grid_outputs = batch->outputs;
         batch->grid_positions = batch->positions;
-        if (!out) return capture_abandon(queue->stream());
+        if (!out) return queue->abandon_recording();
         auto graph = std::make_unique<dsv4_graph>();
         graph->batch = batch;
         graph->limits = queue->limits;
         graph->device = queue->device.index;
-        graph->graph = capture_end(queue->stream());
+        try {
+            graph->graph = capture_end(queue->stream());
+        } catch (const Failure &) { // else the stream records for ever
+            queue->abandon_recording();
+            throw;
+        }
         *out = graph.release();
     });
 }

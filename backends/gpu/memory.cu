@@ -138,6 +138,7 @@ dsv4_queue::dsv4_queue(const dsv4_device &d) : device(d), stream_(dsv4::gpu::str
 dsv4_queue::~dsv4_queue() {
     try {
         const dsv4::gpu::Current current(device.index);
+        beside_.reset(); // its work may still wait for events of this one
         dsv4::gpu::stream_release(stream_);
         for (const auto event : stamps) dsv4::gpu::event_release(event);
         for (const auto event : events_)
@@ -154,11 +155,16 @@ dsv4::gpu::Event &dsv4_queue::event(int which) {
 dsv4::gpu::Stream dsv4_queue::stream() {
     forked_ = false;
     if (running_beside_) {
-        running_beside_ = false;
         dsv4::gpu::event_record(event(JOINED), beside_->stream_);
         dsv4::gpu::stream_follow(stream_, event(JOINED));
+        running_beside_ = false;
     }
     return stream_;
+}
+
+void dsv4_queue::abandon_recording() noexcept {
+    forked_ = running_beside_ = false; // what ran beside was part of it
+    dsv4::gpu::capture_abandon(stream_);
 }
 
 void dsv4_queue::fork() { dsv4::gpu::event_record(event(FORK), stream()); }
@@ -167,6 +173,7 @@ void dsv4_queue::fork_later() { dsv4::gpu::event_record(event(FORK_LATER), strea
 dsv4_queue &dsv4_queue::beside(bool needs_later) {
     if (!forked_) return *this;
     if (!beside_) beside_ = std::make_unique<dsv4_queue>(device);
+    event(JOINED); // so that joining cannot fail for want of memory
     if (!running_beside_) dsv4::gpu::stream_follow(beside_->stream_, event(FORK));
     running_beside_ = true;
     if (needs_later) dsv4::gpu::stream_follow(beside_->stream_, event(FORK_LATER));

@@ -225,7 +225,7 @@ class Call {
 
 dsv4_status moe_experts(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_block *block, const dsv4_buffer *x,
                         const dsv4_buffer *route, dsv4_buffer *y, dsv4_error *err) {
-    return boundary(err, [&] {
+    return on_device(err, *queue, [&] {
         if (batch->grid_tokens) Call(*queue, *batch, *block, *x, *route, *y).run();
     });
 }

@@ -148,7 +148,7 @@ __device__ __forceinline__ void stage_inputs(const Work &work, int column, int c
 /// The raw bytes of two rows of a thread for `groups` groups of 64 bytes, with their scales. Rows behind the end repeat
 /// the last: nobody stores what comes of them.
 template <class F> struct Raw {
-    static constexpr int groups = 2; // two chunks are in flight
+    static constexpr int groups = 2; // of a chunk; two chunks are in registers
     uint4 row[2][groups];
     uint32_t scales[2]; // a byte per group
 
@@ -334,12 +334,15 @@ __global__ void __launch_bounds__(block_threads, bf16 ? 3 : few_blocks_per_proce
         wait_for_former();
         return;
     }
-    if constexpr (bf16) return few_block<Bf16>(work, columns_at_once, tile_height);
-    else switch (work.w.dtype) {
+    if constexpr (bf16) {
+        few_block<Bf16>(work, columns_at_once, tile_height);
+    } else {
+        switch (work.w.dtype) {
         case DSV4_FP4_E2M1: few_block<Fp4>(work, columns_at_once, tile_height); break;
         case DSV4_FP8_E4M3: few_block<Fp8>(work, columns_at_once, tile_height); break;
         default: few_block<Bf16>(work, columns_at_once, tile_height);
         }
+    }
 }
 
 // ---- some -----------------------------------------------------------------------------------------------------------

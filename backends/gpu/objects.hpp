@@ -154,6 +154,8 @@ struct dsv4_queue {
     void fork_later();
     void keep_fork() { forked_ = true; }
     dsv4_queue &beside(bool needs_later);
+    /// Forgets the graph that is being recorded, whatever state it is in.
+    void abandon_recording() noexcept;
 
   private:
     enum { FORK, FORK_LATER, JOINED, EVENT_COUNT };

@@ -7,7 +7,7 @@ namespace dsv4::gpu {
 
 dsv4_status attention_output(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_block *block, const dsv4_buffer *o,
                              dsv4_buffer *y, dsv4_error *err) {
-    return boundary(err, [&] {
+    return on_device(err, *queue, [&] {
         const dsv4_shape &s = block->shape;
         const Matrix &wo_a = block->matrix(DSV4_ROLE_WO_A);
         const int64_t width = int64_t(s.o_groups) * s.o_lora;

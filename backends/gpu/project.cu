@@ -83,7 +83,7 @@ __global__ void __launch_bounds__(256) head_kernel(Heads a) {
 
 dsv4_status attention_project(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_block *block, dsv4_cache *cache,
                               const dsv4_buffer *x, dsv4_buffer *q, dsv4_buffer *qr, dsv4_error *err) {
-    return boundary(err, [&] {
+    return on_device(err, *queue, [&] {
         const dsv4_shape &s = block->shape;
         const bool official = queue->device.official();
         const int32_t d = s.head_dim;
@@ -91,8 +91,8 @@ dsv4_status attention_project(dsv4_queue *queue, const dsv4_batch *batch, const 
         if (!tokens) return;
         if (d % 2)
             throw Failure(DSV4_E_UNSUPPORTED, "a head of " + std::to_string(d) + " dims: an even number is needed");
-        const bool small = tokens <= 64; // else one operator alone fills the card
-        if (small) queue->fork();
+        const bool forks = block->ratio && tokens <= 64; // in larger steps one operator alone fills the card
+        if (forks) queue->fork();
         auto *kv = queue->scratch<float>(SCRATCH_A, size_t(tokens) * size_t(d));
         const Product first[2] = {whole(block->matrix(DSV4_ROLE_WQ_A), x->row(0), qr->row(0)),
                                   whole(block->matrix(DSV4_ROLE_WKV), x->row(0), kv)};
@@ -101,12 +101,12 @@ dsv4_status attention_project(dsv4_queue *queue, const dsv4_batch *batch, const 
                      Latents{batch->view, cache->view, qr->row(0), kv, block->vector(DSV4_ROLE_Q_NORM),
                              block->vector(DSV4_ROLE_KV_NORM), block->rope_frequency(), s.q_lora, d, s.rope_dims,
                              s.rms_eps, official});
-        if (small) queue->fork_later(); // qr is there
+        if (forks) queue->fork_later(); // qr is there
         linear(*queue, batch->token_rows(), whole(block->matrix(DSV4_ROLE_WQ_B), qr->row(0), q->row(0)));
         launch_early(
             head_kernel, dim3(unsigned(ceil_div(s.heads, 8)), tokens), 256, 0, queue->stream(),
             Heads{batch->view, q->row(0), block->rope_frequency(), s.heads, d, s.rope_dims, s.rms_eps, official});
-        if (small) queue->keep_fork(); // compress and select need neither q nor the window
+        if (forks) queue->keep_fork(); // compress and select need neither q nor the window
     });
 }
 

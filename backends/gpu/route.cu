@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(128) route_kernel(Route a) {
 
 dsv4_status moe_route(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_block *block, const dsv4_buffer *x,
                       dsv4_buffer *route, dsv4_error *err) {
-    return boundary(err, [&] {
+    return on_device(err, *queue, [&] {
         const dsv4_shape &s = block->shape;
         const int32_t E = s.experts, tokens = batch->grid_tokens;
         if (!tokens) return;

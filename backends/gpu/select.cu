@@ -239,7 +239,7 @@ __global__ void __launch_bounds__(choose_threads) choose_kernel(Select a) {
 dsv4_status attention_select(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_block *block,
                              const dsv4_cache *cache, const dsv4_buffer *x, const dsv4_buffer *qr,
                              dsv4_buffer *selection, dsv4_error *err) {
-    return boundary(err, [&] {
+    return on_device(err, *queue, [&] {
         const dsv4_shape &s = block->shape;
         const dsv4_device &device = queue->device;
         const int32_t H = s.index_heads, di = s.index_dim, tokens = batch->grid_tokens;

@@ -9,7 +9,7 @@
 
 namespace dsv4::gpu {
 
-constexpr int warpgroup_size = 4 * subgroup_size, tile_values = 64; // k of a tile
+constexpr int tile_values = 64; // k of a tile
 
 /// Where 16 bytes of a column lie, in elements of a tile.
 __host__ __device__ constexpr int tile_place(int column, int i) {

@@ -193,7 +193,8 @@ std::string ConstraintState::key() const {
     for (const Place &place : places_) {
         const bool leaf = place.node != kNoNode && constraint_->grammar_.nodes[place.node].kind == Kind::leaf;
         const int32_t state =
-            leaf ? constraint_->grammar_.leaves[constraint_->grammar_.nodes[place.node].index]->alike(place.state) : place.state;
+            leaf ? constraint_->grammar_.leaves[constraint_->grammar_.nodes[place.node].index]->alike(place.state)
+                 : place.state;
         put(uint64_t{place.node} << 32 | static_cast<uint32_t>(state));
         for (const Frame *f = place.stack.get(); f; f = f->below.get()) {
             put(f->node);

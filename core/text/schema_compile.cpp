@@ -143,7 +143,8 @@ std::vector<SchemaJson> SchemaCompiler::enumerated(const SchemaJson &schema, con
 bool SchemaCompiler::satisfies(const SchemaJson &value, const SchemaJson &schema, const std::string &path) {
     if (value.is_string()) {
         const std::string &text = value.text();
-        const std::optional<Dfa> language = string_language(string_keywords(schema, TextForm::raw, path), TextForm::raw, path);
+        const std::optional<Dfa> language =
+            string_language(string_keywords(schema, TextForm::raw, path), TextForm::raw, path);
         return !language || language->matches(text);
     }
     if (value.is_number()) {

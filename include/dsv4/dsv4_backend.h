@@ -17,7 +17,7 @@
  *                       position. Nothing is ever shifted, so that truncating a sequence is forgetting its length.
  *
  * Calls on one device come from one thread at a time; different devices may be driven by different threads. Functions
- * that take a queue may return before the work is done; queue_wait is the only call that must wait. Every function that
+ * that take a queue may return before the work is done; only what says that it waits must. Every function that
  * takes err fills it when it returns a negative status. No function may print, throw, abort or end the process. */
 #ifndef DSV4_BACKEND_H
 #define DSV4_BACKEND_H

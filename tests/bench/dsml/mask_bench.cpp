@@ -44,6 +44,7 @@ std::string numbered_enum(int n) {
 }
 
 std::string chosen;  // words of the workloads to run
+bool any = false;    // of them was there
 VocabularySource source;
 constexpr double kWorst = 1000;  // us
 
@@ -64,6 +65,7 @@ double first_mask(const ConstraintOptions &options, const std::vector<uint32_t> 
 bool bench(const char *name, const std::shared_ptr<const Vocabulary> &vocabulary, const ConstraintOptions &options) {
     constexpr int kRuns = 16, kSteps = 300;
     if (std::string(name).find(chosen) == std::string::npos) return true;
+    any = true;
     std::mt19937 random(3);
     std::vector<double> cold, warm, walk;
     double worst = 0, compile = 0;
@@ -192,5 +194,9 @@ int main(int argc, char **argv) {
     free = {};
     free.response_format = R"({"type":"json_object"})";
     good &= bench("any JSON object", vocabulary, free);
+    if (!any) {
+        std::fprintf(stderr, "no workload is called '%s'\n", chosen.c_str());
+        return 2;
+    }
     return good ? 0 : 1;
 }
