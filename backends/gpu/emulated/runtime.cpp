@@ -91,12 +91,9 @@ void *take(size_t bytes, const std::string &what, std::map<void *, size_t> &owne
 void give_back(void *pointer, std::map<void *, size_t> &owners) {
     for (Stream *s : memory().streams) // as cudaFree waits for what is running
         while (!s->pending.empty()) {
-            const Work work = std::move(s->pending.front());
-            s->pending.pop_front();
             try {
-                work();
-            } catch (...) {
-                s->pending.clear();
+                run_next(s);
+            } catch (...) { // nothing is pending then
             }
         }
     owners.erase(pointer);
