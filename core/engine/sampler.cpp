@@ -4,6 +4,7 @@
 #include <limits>
 #include <string>
 #include "core/error.hpp"
+#include "core/model/random_bytes.hpp"
 
 namespace dsv4 {
 namespace {
@@ -11,14 +12,6 @@ namespace {
 constexpr int32_t most_tokens = 1 << 24;             // a vocabulary has fewer: their weights add up to less than 2^64
 constexpr uint64_t full_weight = uint64_t{1} << 40;  // of the likeliest token
 constexpr float no_distance = 41 << 24;              // tokens so far from the likeliest, and farther ones, are out
-
-/// SplitMix64 (Steele, Lea, Flood 2014): one well-mixed number per (seed, position).
-uint64_t mixed(uint64_t seed, uint64_t position) {
-    uint64_t z = seed + (position + 1) * 0x9E3779B97F4A7C15ull;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
-    return z ^ (z >> 31);
-}
 
 /// floor(a * b / 2^64)
 uint64_t high_product(uint64_t a, uint64_t b) {
@@ -72,7 +65,7 @@ Sampler::Sampler(SamplingOptions options) : options_(std::move(options)) {
 
 dsv4_sample_row Sampler::row(uint64_t position, const uint64_t *allowed) const {
     dsv4_sample_row row = row_;
-    row.random = mixed(options_.seed, position);
+    row.random = random_word(options_.seed, position); // one well-mixed number per (seed, position)
     row.allowed = allowed;
     row.bias = options_.logit_bias.data();
     row.bias_count = uint32_t(options_.logit_bias.size());

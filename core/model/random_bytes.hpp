@@ -6,7 +6,7 @@
 
 namespace dsv4 {
 
-/// Number i of SplitMix64 begun at seed.
+/// Number i of SplitMix64 (Steele, Lea, Flood 2014) begun at seed.
 inline uint64_t random_word(uint64_t seed, uint64_t i) {
     uint64_t z = seed + (i + 1) * 0x9E3779B97F4A7C15ull;
     z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9ull;

@@ -237,12 +237,7 @@ void Suite::residency(const Numerics &n, const Case &c) {
         dsv4_block_desc desc = weights.desc();
         desc.expert_tier = tier;
         const Block block = d.block(s, desc);
-        const Buffer x = d.buffer(s, DSV4_BUFFER_HIDDEN, T), y = d.buffer(s, DSV4_BUFFER_HIDDEN, T);
-        const Buffer route = d.buffer(s, DSV4_BUFFER_ROUTE, T);
-        d.write(x, T, step.inputs(DSV4_BUFFER_HIDDEN, s));
-        expect("moe.route", [&](dsv4_error *e) { return d.moe->route(d.queue, batch, block, x, route, e); });
-        expect("moe.experts", [&](dsv4_error *e) { return d.moe->experts(d.queue, batch, block, x, route, y, e); });
-        return d.read(y, T, s.hidden);
+        return moe_output(d, s, batch, step, block);
     };
     const std::vector<float> right = run(DSV4_TIER_DEVICE);
     const auto settle = [&](const char *op, int32_t tier, bool claimed) {

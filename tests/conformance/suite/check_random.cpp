@@ -157,12 +157,7 @@ void Suite::random_weights(const Case &c) {
             dsv4_block_desc desc = w.desc();
             desc.expert_tier = DSV4_TIER_HOST;
             const Block block = d.block(s, desc);
-            const Buffer x = d.buffer(s, DSV4_BUFFER_HIDDEN, T), y = d.buffer(s, DSV4_BUFFER_HIDDEN, T);
-            const Buffer route = d.buffer(s, DSV4_BUFFER_ROUTE, T);
-            d.write(x, T, step.inputs(DSV4_BUFFER_HIDDEN, s));
-            expect("moe.route", [&](dsv4_error *e) { return d.moe->route(d.queue, batch, block, x, route, e); });
-            expect("moe.experts", [&](dsv4_error *e) { return d.moe->experts(d.queue, batch, block, x, route, y, e); });
-            return d.read(y, T, s.hidden);
+            return moe_output(d, s, batch, step, block);
         };
         try {
             settle("experts in host memory", differing(run(bytes), run(described)));

@@ -75,6 +75,17 @@ std::vector<float> Step::inputs(int32_t kind, const dsv4_shape &shape, uint64_t 
     return rows;
 }
 
+std::vector<float> moe_output(const Device &d, const dsv4_shape &s, const Batch &batch, const Step &step,
+                              const Block &block) {
+    const int32_t T = step.tokens();
+    const Buffer x = d.buffer(s, DSV4_BUFFER_HIDDEN, T), y = d.buffer(s, DSV4_BUFFER_HIDDEN, T);
+    const Buffer route = d.buffer(s, DSV4_BUFFER_ROUTE, T);
+    d.write(x, T, step.inputs(DSV4_BUFFER_HIDDEN, s));
+    expect("moe.route", [&](dsv4_error *e) { return d.moe->route(d.queue, batch, block, x, route, e); });
+    expect("moe.experts", [&](dsv4_error *e) { return d.moe->experts(d.queue, batch, block, x, route, y, e); });
+    return d.read(y, T, s.hidden);
+}
+
 const char *stage_name(int stage) {
     constexpr const char *names[stage_count] = {
         "hc.pre attn: x",   "hc.pre attn: mix", "attention.project: q", "attention.project: qr", "attention.select",

@@ -59,6 +59,10 @@ class Step {
     std::vector<int32_t> token_, position_, sequence_, first_, slot_, table_, output_, place_of_;
 };
 
+/// [T, D] that moe.route and moe.experts make of the step's inputs; batch holds the step.
+std::vector<float> moe_output(const Device &d, const dsv4_shape &s, const Batch &batch, const Step &step,
+                              const Block &block);
+
 /// The operators of a layer in the order of a step, and what each of them wrote.
 enum Stage {
     HC_ATTN_X,
