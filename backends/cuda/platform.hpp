@@ -36,6 +36,9 @@ __device__ __forceinline__ uint32_t subgroup_ballot(bool v) { return __ballot_sy
 /// Shared memory that a lane of the subgroup wrote before is what the others read after it.
 __device__ __forceinline__ void sync_subgroup() { __syncwarp(); }
 
+/// 1 / x within a unit or two of the last place, where a division would be waited for.
+__device__ __forceinline__ float reciprocal(float x) { return __fdividef(1.0f, x); }
+
 template <class T> __device__ __forceinline__ T *dynamic_shared() {
     extern __shared__ __align__(128) unsigned char dsv4_dynamic_shared[];
     return reinterpret_cast<T *>(dsv4_dynamic_shared);

@@ -21,48 +21,53 @@ struct Down {
     __host__ __device__ int units() const { return shared_units() + active * segments_of(like.columns); }
     size_t bytes() const {
         const size_t shared_pitch = shared.data ? size_t(pitch_of(shared.columns)) : 0;
-        return size_t(units()) * 64 + (shared_pitch + size_t(active) * size_t(pitch_of(like.columns))) * 2;
+        return size_t(units()) * 64 + 192 + zeros_bytes + (shared_pitch + size_t(active) * size_t(pitch_of(like.columns))) * 2;
     }
 };
 
 /// Units first, first + block_subgroups, ... of `units` of matrices like `like`, `count` to a matrix: the sums of 16
-/// rows each. While one is multiplied the next is on its way.
-template <class F>
+/// rows each.
+template <class Reader>
 __device__ __forceinline__ void down_units(const Matrix &like, const uint8_t *const *data, const uint8_t *const *scale,
-                                           int first, int units, int row0, const uint16_t *xs, int pitch, float *sums) {
+                                           int first, int units, int row0, const uint16_t *xs, int pitch,
+                                           const uint16_t *zeros, float *sums) {
     const int count = segments_of(like.columns), lane = lane_of_subgroup();
     Work work = {};
     work.w = like, work.rows = like.rows;
-    const auto load = [&](Raw<F> &raw, int u, int chunk) {
-        work.w.data = data[u / count], work.w.scale = scale[u / count];
-        if (work.w.data) raw.load(work, row0, u % count, chunk); // else nobody reads what comes of it
+    // At unit u or the next of a matrix that is there; its number.
+    const auto find = [&](int u) {
+        while (u < units && !data[u / count]) u += block_subgroups;
+        if (u < units) work.w.data = data[u / count], work.w.scale = scale[u / count];
+        return u;
     };
-    Raw<F> raw = {};
-    if (first < units) load(raw, first, 0);
+    Reader reader;
+    int u = find(first);
+    if (u < units) reader.start(work, {row0, u % count, 16});
 #pragma unroll 1
-    for (int u = first; u < units; u += block_subgroups) {
-        const int s = u % count;
-        const uint16_t *x = xs + u / count * pitch + s * segment;
-        float c[1][4] = {};
-#pragma unroll
-        for (int chunk = 0; chunk < Chunks<F>::per_segment; ++chunk) {
-            Raw<F> next = raw;
-            if (chunk + 1 < Chunks<F>::per_segment) load(next, u, chunk + 1);
-            else if (u + block_subgroups < units) load(next, u + block_subgroups, 0);
-            multiply_chunk<F, 1>(raw, x + chunk * Raw<F>::groups * F::slabs * 32, 0, 1,
-                                 Chunks<F>::groups(like.columns, s, chunk), c);
-            raw = next;
-        }
-        float *to = sums + u * 16;
+    while (u < units) {
+        const int me = u;
+        const auto go_on = [&](Reader &to) {
+            u = find(me + block_subgroups);
+            if (u < units) to.aim(work, {row0, u % count, 16});
+            return u < units;
+        };
+        float c[1][4];
+        reader.multiply(like.columns, me % count, go_on, xs + me / count * pitch + me % count * segment, pitch, 1, zeros,
+                        c);
+        float *to = sums + me * 16;
         if (lane % 4 == 0) to[lane / 4] = c[0][0], to[lane / 4 + 8] = c[0][2];
     }
 }
-__device__ __forceinline__ void down_units(const Matrix &like, const uint8_t *const *data, const uint8_t *const *scale,
-                                           int first, int units, int row0, const uint16_t *xs, int pitch, float *sums) {
+template <class F, class... Rest>
+__device__ __forceinline__ void down_units_of(const Matrix &like, const Rest &...rest) {
+    if (RegularReader<F>::takes(like)) down_units<RegularReader<F>>(like, rest...);
+    else down_units<AnyReader<F>>(like, rest...);
+}
+template <class... Rest> __device__ __forceinline__ void down_units(const Matrix &like, const Rest &...rest) {
     switch (like.dtype) {
-    case DSV4_FP4_E2M1: down_units<Fp4>(like, data, scale, first, units, row0, xs, pitch, sums); break;
-    case DSV4_FP8_E4M3: down_units<Fp8>(like, data, scale, first, units, row0, xs, pitch, sums); break;
-    default: down_units<Bf16>(like, data, scale, first, units, row0, xs, pitch, sums);
+    case DSV4_FP4_E2M1: down_units_of<Fp4>(like, rest...); break;
+    case DSV4_FP8_E4M3: down_units_of<Fp8>(like, rest...); break;
+    default: down_units_of<Bf16>(like, rest...);
     }
 }
 __device__ __forceinline__ void stage_down(const Work &work, int columns, uint16_t *to) {
@@ -81,9 +86,11 @@ __global__ void __launch_bounds__(block_threads, 2) down_kernel(DSV4_PARAMETER D
     if (!a.step.tokens()) return;
     float *sums = dynamic_shared<float>();
     const int shared_count = a.shared_units(), count = segments_of(a.like.columns), pitch = pitch_of(a.like.columns);
-    auto *shared_xs = reinterpret_cast<uint16_t *>(sums + a.units() * 16);
+    auto *zeros = reinterpret_cast<uint16_t *>(sums + (a.units() + 1) / 2 * 32 + 16); // in other banks than shared_xs
+    uint16_t *shared_xs = zeros + 32 + zeros_bytes / 2;
     uint16_t *xs = shared_xs + (a.shared.data ? pitch_of(a.shared.columns) : 0);
     const int row0 = int(blockIdx.x) * 16;
+    if (threadIdx.x < zeros_bytes / 4) reinterpret_cast<uint32_t *>(zeros)[threadIdx.x] = 0;
     if (int(threadIdx.x) < a.active) {
         const int32_t e = reinterpret_cast<const int32_t *>(a.route)[threadIdx.x];
         const bool there = e >= 0 && e < a.experts;
@@ -99,10 +106,12 @@ __global__ void __launch_bounds__(block_threads, 2) down_kernel(DSV4_PARAMETER D
     }
     __syncthreads();
     const int me = subgroup_of_block();
-    if (shared_count) down_units(a.shared, &a.shared.data, &a.shared.scale, me, shared_count, row0, shared_xs, 0, sums);
+    if (shared_count) down_units(a.shared, &a.shared.data, &a.shared.scale, me, shared_count, row0, shared_xs, 0,
+                   zeros, sums);
     // The subgroups that had none of the shared expert's units begin.
     const int routed = (me + block_subgroups - shared_count % block_subgroups) % block_subgroups;
-    down_units(a.like, places[0], places[1], routed, a.active * count, row0, xs, pitch, sums + shared_count * 16);
+    down_units(a.like, places[0], places[1], routed, a.active * count, row0, xs, pitch, zeros,
+               sums + shared_count * 16);
     __syncthreads();
     const int row = row0 + int(threadIdx.x);
     if (threadIdx.x >= 16 || row >= a.like.rows) return;

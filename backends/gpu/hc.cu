@@ -32,17 +32,17 @@ __device__ __forceinline__ float sums_of_eight(float (&v)[8]) {
 
 /// partial [row][piece][mixes + 1]: dot(fn[i], X) over the piece, then sum of squares. A subgroup takes `each` rows,
 /// one after the other. Grid: pieces, groups of mixes, rows.
+template <bool plain> // float32 weights, rows of whole pieces of 8
 __global__ void mixing_pieces(Collapse w, Rows rows, float *partial, int each) {
     let_next_begin();
     const int lane = lane_of_subgroup(), mixes = w.fn.rows, pieces = int(gridDim.x);
     const int row0 = (int(blockIdx.z) * int(blockDim.x / subgroup_size) + subgroup_of_block()) * each;
     const int K = w.fn.columns, k = int(blockIdx.x) * piece + lane * 8, first = int(blockIdx.y) * mixes_at_once;
     float weight[mixes_at_once][8]; // all loads first: they are what this waits for
-    const bool plain = w.fn.dtype == DSV4_F32 && !w.fn.scale_dtype && K % 8 == 0;
 #pragma unroll
     for (int m = 0; m < mixes_at_once; ++m) {
         const int mix = min(first + m, mixes - 1), at = k < K ? k : 0;
-        if (plain) load_eight(reinterpret_cast<const float *>(w.fn.data) + int64_t(mix) * K + at, weight[m]);
+        if constexpr (plain) load_eight(reinterpret_cast<const float *>(w.fn.data) + int64_t(mix) * K + at, weight[m]);
         else eight_elements(w.fn, mix, at, weight[m]);
     }
     wait_for_former();
@@ -50,7 +50,7 @@ __global__ void mixing_pieces(Collapse w, Rows rows, float *partial, int each) {
         const float *X = w.streams + int64_t(w.gather ? w.gather[row] : row) * K;
         float *out = partial + (int64_t(row) * pieces + int(blockIdx.x)) * (mixes + 1);
         float x[8] = {}, dot[mixes_at_once];
-        if (K % 8 == 0) {
+        if constexpr (plain) {
             if (k < K) load_eight(X + k, x);
         } else {
 #pragma unroll
@@ -88,6 +88,7 @@ template <int each> __device__ __forceinline__ void sinkhorn(float *comb, int M,
             for (int j = 0; j < M; ++j) sum += expf(row[j] - top);
             next[n] = expf(comb[e] - top) / sum + eps;
         }
+#pragma unroll 1
     for (int step = 0;; ++step) {
         sync_subgroup();
 #pragma unroll
@@ -107,28 +108,42 @@ template <int each> __device__ __forceinline__ void sinkhorn(float *comb, int M,
     }
 }
 
-/// The same for four streams, in registers: an element in every lane (lanes 16 to 31 repeat the others).
+/// The same for four streams, in registers: every lane has all sixteen, so that no exchange is waited for.
 __device__ __forceinline__ void sinkhorn_of_four(float *comb, int iterations, float eps) {
-    const int lane = lane_of_subgroup();
-    const auto over_to = [](float v) { return v + shuffle_xor(v, 1); };
-    const auto over_from = [](float v) { return v + shuffle_xor(v, 4); };
-    float v = comb[lane % 16], top = fmaxf(v, shuffle_xor(v, 1));
-    top = fmaxf(top, shuffle_xor(top, 2));
-    v = expf(v - top);
-    float sum = over_to(v);
-    sum += shuffle_xor(sum, 2);
-    v = v / sum + eps;
+    const auto sum = [](float a, float b, float c, float d) { return (a + b) + (c + d); };
+    const int lane = lane_of_subgroup() % 16; // lanes 16 to 31 do the same
+    const float *row = comb + lane / 4 * 4, top = fmaxf(fmaxf(row[0], row[1]), fmaxf(row[2], row[3]));
+    const float mine = expf(comb[lane] - top);
+    sync_subgroup();
+    comb[lane] = mine;
+    sync_subgroup();
+    const float first = mine / sum(row[0], row[1], row[2], row[3]) + eps;
+    sync_subgroup();
+    comb[lane] = first;
+    sync_subgroup();
+    float v[4][4];
+#pragma unroll
+    for (int e = 0; e < 16; ++e) v[e / 4][e % 4] = comb[e];
+#pragma unroll 1
     for (int step = 0; step < iterations; ++step) {
-        if (step) {
-            sum = over_to(v);
-            sum += shuffle_xor(sum, 2);
-            v /= sum + eps;
+        if (step)
+#pragma unroll
+            for (int j = 0; j < 4; ++j) {
+                const float r = reciprocal(sum(v[j][0], v[j][1], v[j][2], v[j][3]) + eps);
+#pragma unroll
+                for (int k = 0; k < 4; ++k) v[j][k] *= r;
+            }
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+            const float r = reciprocal(sum(v[0][k], v[1][k], v[2][k], v[3][k]) + eps);
+#pragma unroll
+            for (int j = 0; j < 4; ++j) v[j][k] *= r;
         }
-        sum = over_from(v);
-        sum += shuffle_xor(sum, 8);
-        v /= sum + eps;
     }
-    if (lane < 16) comb[lane] = v;
+    sync_subgroup();
+#pragma unroll
+    for (int e = 0; e < 16; ++e)
+        if (lane == e) comb[e] = v[e / 4][e % 4];
     sync_subgroup();
 }
 
@@ -156,7 +171,7 @@ template <int most> struct Channels {
 
 /// Mixing weights of a row, then (block 0 of a row) collapse and norm, or (block 1) what the way back needs. Grid:
 /// rows, 2; the head has no way back and one block.
-template <bool four> // at most four streams of at most 8192 channels in fours: a row stays in registers
+template <bool four> // streams, of at most 8192 channels in fours: a row stays in registers
 __global__ void __launch_bounds__(finish_threads)
     finish_mixing(Collapse w, Rows rows, const float *partial, int pieces) {
     constexpr int parts = finish_threads / 32, held = four ? 4 : 1;
@@ -166,7 +181,8 @@ __global__ void __launch_bounds__(finish_threads)
     DSV4_SHARED(float, comb, [most_streams * most_streams]);
     DSV4_SHARED(float, scratch, [32]);
     enter_kernel();
-    const int row = int(blockIdx.x), thread = int(threadIdx.x), M = w.streams_count, D = w.hidden, mixes = w.fn.rows;
+    const int row = int(blockIdx.x), thread = int(threadIdx.x), M = four ? 4 : w.streams_count, D = w.hidden;
+    const int mixes = w.fn.rows;
     const bool collapses = blockIdx.y == 0;
     if (row >= rows.live()) return;
     const float *X = w.streams + int64_t(w.gather ? w.gather[row] : row) * M * D;
@@ -196,14 +212,17 @@ __global__ void __launch_bounds__(finish_threads)
     if (!collapses) {
         float *mix = w.mix + int64_t(row) * (M + M * M);
         if (part) return;
+#pragma unroll 1
         for (int m = thread; m < M; m += subgroup_size)
             mix[m] = 2.0f * sigmoid(logits[M + m] * factor * w.scale[1] + w.base[M + m]);
+#pragma unroll 1
         for (int e = thread; e < M * M; e += subgroup_size)
             comb[e] = logits[2 * M + e] * factor * w.scale[2] + w.base[2 * M + e];
         sync_subgroup();
-        if (M == 4) sinkhorn_of_four(comb, w.sinkhorn_iters, w.hc_eps);
+        if constexpr (four) sinkhorn_of_four(comb, w.sinkhorn_iters, w.hc_eps);
         else if (M * M <= subgroup_size) sinkhorn<1>(comb, M, w.sinkhorn_iters, w.hc_eps);
         else sinkhorn<most_streams * most_streams / subgroup_size>(comb, M, w.sinkhorn_iters, w.hc_eps);
+#pragma unroll 1
         for (int e = thread; e < M * M; e += subgroup_size) mix[M + e] = comb[e];
         return;
     }
@@ -303,8 +322,9 @@ void collapse_streams(dsv4_queue &queue, const Rows &rows, const Collapse &work)
     if (!rows.grid) return;
     const dim3 grid(unsigned(pieces), unsigned(ceil_div(mixes, mixes_at_once)),
                     unsigned(ceil_div(rows.grid, tokens * each)));
-    launch_early(mixing_pieces, grid, dim3(unsigned(32 * tokens)), 0, queue.stream(), work, rows, partial, each);
-    const bool four = work.streams_count <= 4 && work.hidden % 4 == 0 && work.hidden <= 16 * finish_threads;
+    const bool plain = work.fn.dtype == DSV4_F32 && !work.fn.scale_dtype && work.fn.columns % 8 == 0;
+    launch_early(plain ? mixing_pieces<true> : mixing_pieces<false>, grid, dim3(unsigned(32 * tokens)), 0, queue.stream(), work, rows, partial, each);
+    const bool four = work.streams_count == 4 && work.hidden % 4 == 0 && work.hidden <= 16 * finish_threads;
     launch_early(four ? finish_mixing<true> : finish_mixing<false>, dim3(unsigned(rows.grid), work.mix ? 2u : 1u),
                  dim3(finish_threads), 0, queue.stream(), work, rows, partial, pieces);
 }

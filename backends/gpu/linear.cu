@@ -1,5 +1,6 @@
 // linear(): which kernel runs, and what it needs. Never a matter of the result (linear.hpp).
 #include "backends/gpu/linear.hpp"
+#include "backends/gpu/low.hpp"
 #include "backends/gpu/plain.hpp"
 #include "backends/gpu/tiles.hpp"
 #include <algorithm>
@@ -180,7 +181,12 @@ void multiply_on_matrix_units(dsv4_queue &queue, Dense d) {
         const int64_t processors = queue.device.properties.processors, at_once = few_blocks_per_processor * processors;
         unsigned blocks = number_blocks(d, KERNEL_FEW, tile);
         if (int64_t(blocks) * 2 < processors * 3) {
-            blocks = number_blocks(d, KERNEL_FEW, tile = 8);
+            blocks = number_blocks(d, KERNEL_FEW, tile = low_rows);
+            size_t bytes = 0;
+            for (int i = 0; i < d.count; ++i)
+                bytes = std::max(bytes, size_t(LowLayout(d.items[i].w, columns).end));
+            if (bytes <= room)
+                return launch_early(multiply_low<Dense>, dim3(blocks), block_threads, bytes, queue.stream(), d);
         } else if (is_quantized(d.items[0].w) && int64_t(blocks) <= 8 * at_once) { // units of bf16 are long enough
             d.repeat = few_repeats(blocks, at_once);
             while (d.repeat > 1 && sums * size_t(d.repeat) + pitch * size_t(columns) > room) --d.repeat;

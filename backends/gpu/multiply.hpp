@@ -145,42 +145,79 @@ __device__ __forceinline__ void stage_inputs(const Work &work, int column, int c
     }
 }
 
-/// The raw bytes of two rows of a thread for `groups` groups of 64 bytes, with their scales. Rows behind the end repeat
-/// the last: nobody stores what comes of them.
+/// A row tile and a segment of k.
+struct Unit {
+    int row0, segment, tile;
+};
+
+/// The two rows of a thread in a unit. Rows behind the end repeat the last: nobody stores what comes of them. A tile of
+/// 8 takes the second from the second matrix, or has none (and gets the first again).
+struct RowPair {
+    const uint8_t *row[2], *scale[2]; // scale NULL: 1
+    bool two;
+
+    __device__ __forceinline__ RowPair(const Work &work, const Unit &unit, bool scaled) {
+        const Matrix &w = work.w;
+        const int first = min(unit.row0 + lane_of_subgroup() / 4, work.first + work.rows - 1);
+        two = unit.tile == 16 || work.second;
+        const int other = unit.tile == 16 ? min(first + 8, work.first + work.rows - 1) : first;
+        row[0] = w.data + first * w.row_bytes;
+        row[1] = (work.second ? work.second : w.data) + other * w.row_bytes;
+        scale[0] = scaled ? scale_row(w, first, w.scale) : nullptr;
+        scale[1] = scaled ? scale_row(w, other, work.second ? work.second_scale : w.scale) : nullptr;
+    }
+};
+
+/// Where a thread reads next: its 16 bytes in two rows, and their scales.
+template <class F> struct Cursor {
+    static constexpr int group_values = 32 * F::slabs; // 64 bytes
+    const uint8_t *row[2], *scale[2];
+    int32_t k, shift; // of this thread in the group at hand; from k to its scale
+    bool two;
+
+    __device__ __forceinline__ void begin(const Work &work, const Unit &unit) {
+        const bool scaled = F::slabs > 1 && work.w.scale_dtype;
+        const RowPair pair(work, unit, scaled);
+        const int t = lane_of_subgroup() % 4;
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            row[half] = pair.row[half] + int64_t(unit.segment) * (segment / group_values * 64) + t * 16;
+            scale[half] = pair.scale[half];
+        }
+        k = unit.segment * segment + t * (8 * F::slabs);
+        shift = scaled ? scale_shift(work.w) : 0;
+        two = pair.two;
+    }
+    __device__ __forceinline__ void advance(int groups) {
+        row[0] += groups * 64, row[1] += groups * 64;
+        k += groups * group_values;
+    }
+};
+
+/// The raw bytes of a thread's two rows for `groups` groups of 64 bytes, with their scales.
 template <class F> struct Raw {
     static constexpr int groups = 2; // of a chunk; two chunks are in registers
     uint4 row[2][groups];
-    uint32_t scales[2]; // a byte per group
+    uint32_t scale[2][groups]; // E8M0 bytes
 
-    /// Chunk `chunk` of segment `s`. A tile of 8 leaves the second row out, or takes it from the second matrix.
-    __device__ __forceinline__ void load(const Work &work, int row0, int s, int chunk, int tile = 16) {
-        const Matrix &w = work.w;
-        const int row_end = work.first + work.rows;
-        const int lane = lane_of_subgroup(), g = lane / 4, t = lane % 4;
-        const int group0 = s * (segment / (32 * F::slabs)) + chunk * groups,
-                  k0 = group0 * 32 * F::slabs + t * 8 * F::slabs;
-        const int shift = F::slabs > 1 && w.scale_dtype ? scale_shift(w) : 0;
+    __device__ __forceinline__ void load(const Cursor<F> &from, int32_t columns) {
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            const bool other = half == 1 && work.second;
-            const int r = min(row0 + g + (other ? 0 : 8 * half), row_end - 1);
-            const uint8_t *data = other ? work.second : w.data;
-            const auto *at = reinterpret_cast<const uint4 *>(data + r * w.row_bytes + group0 * 64 + t * 16);
-            scales[half] = 0x7F7F7F7Fu;
+        for (int half = 0; half < 2; ++half)
 #pragma unroll
             for (int i = 0; i < groups; ++i) {
-                const bool there = k0 + i * 32 * F::slabs < w.columns && (half == 0 || tile == 16 || other);
-                row[half][i] = there ? load_once(at + i * 4) : make_uint4(0, 0, 0, 0);
+                const int32_t k = from.k + i * Cursor<F>::group_values;
+                row[half][i] = make_uint4(0, 0, 0, 0), scale[half][i] = 127;
+                if (k >= columns || (half == 1 && !from.two)) continue;
+                row[half][i] = load_once(reinterpret_cast<const uint4 *>(from.row[half] + i * 64));
+                if (F::slabs > 1 && from.scale[half]) scale[half][i] = __ldg(from.scale[half] + (k >> from.shift));
             }
-            if (F::slabs > 1 && w.scale_dtype) {
-                const uint8_t *scale = scale_row(w, r, other ? work.second_scale : w.scale);
-                scales[half] = 0;
+    }
+    /// Whether a scale may be above what one bf16 factor can hold (never seen, but legal).
+    __device__ __forceinline__ bool any_large() const {
+        uint32_t all = 0;
 #pragma unroll
-                for (int i = 0; i < groups; ++i)
-                    if (const int k = k0 + i * 32 * F::slabs; k < w.columns)
-                        scales[half] |= uint32_t(__ldg(scale + (k >> shift))) << (8 * i);
-            }
-        }
+        for (int i = 0; i < groups; ++i) all |= scale[0][i] | scale[1][i]; // at least the largest
+        return F::slabs > 1 && all >= 255u - uint32_t(F::bias);
     }
 };
 
@@ -196,8 +233,8 @@ __device__ __forceinline__ void multiply_groups(const Raw<F> &raw, const uint16_
 #pragma unroll
     for (int i = 0; i < Raw<F>::groups; ++i) {
         if (i >= groups_left) break; // the same for the whole subgroup
-        const PairScale scale[2] = {scale_of<F, large_scales>(raw.scales[0] >> (8 * i) & 255u),
-                                    scale_of<F, large_scales>(raw.scales[1] >> (8 * i) & 255u)};
+        const PairScale scale[2] = {scale_of<F, large_scales>(raw.scale[0][i]),
+                                    scale_of<F, large_scales>(raw.scale[1][i])};
 #pragma unroll
         for (int s = 0; s < F::slabs; ++s) {
             uint32_t a[2][4];
@@ -226,7 +263,7 @@ __device__ __forceinline__ void multiply_groups(const Raw<F> &raw, const uint16_
 template <class F, int tiles>
 __device__ __forceinline__ void multiply_chunk(const Raw<F> &raw, const uint16_t *xs, int pitch, int columns,
                                                int groups_left, float (&sums)[tiles][4]) {
-    if (F::slabs > 1 && subgroup_ballot(any_large<F>(raw.scales[0]) || any_large<F>(raw.scales[1])))
+    if (F::slabs > 1 && subgroup_ballot(raw.any_large()))
         multiply_groups<F, tiles, true>(raw, xs, pitch, columns, groups_left, sums);
     else multiply_groups<F, tiles, false>(raw, xs, pitch, columns, groups_left, sums);
 }
@@ -240,86 +277,214 @@ template <class F> struct Chunks {
     }
 };
 
-/// A row tile and a segment of k.
-struct Unit {
-    int row0, segment, tile;
+/// The units of a subgroup, one after the other, of any matrix: what is read next is on its way while this is
+/// multiplied. The loops are not unrolled further than they say: a step runs this code once a layer, and has to fetch
+/// its instructions from wherever they are by then.
+template <class F> class AnyReader {
+  public:
+    __device__ __forceinline__ void start(const Work &work, const Unit &unit) {
+        aim(work, unit);
+        raw_.load(cursor_, work.w.columns);
+    }
+    __device__ __forceinline__ void aim(const Work &work, const Unit &unit) { cursor_.begin(work, unit); }
+
+    /// sums of segment s, of `columns` columns; xs, in shared memory, begins at it. go_on(reader) aims at the next unit,
+    /// or returns false.
+    template <int tiles, class GoOn>
+    __device__ __forceinline__ void multiply(int32_t k_end, int s, GoOn &&go_on, const uint16_t *xs, int pitch,
+                                             int columns, const uint16_t *, float (&sums)[tiles][4]) {
+#pragma unroll
+        for (int n = 0; n < tiles; ++n) sums[n][0] = sums[n][1] = sums[n][2] = sums[n][3] = 0;
+#pragma unroll 1
+        for (int chunk = 0; chunk < Chunks<F>::per_segment; ++chunk) {
+            Raw<F> next = raw_;
+            bool more = true;
+            if (chunk + 1 < Chunks<F>::per_segment) cursor_.advance(Raw<F>::groups);
+            else more = go_on(*this);
+            if (more) next.load(cursor_, k_end);
+            multiply_chunk<F, tiles>(raw_, xs + chunk * Raw<F>::groups * F::slabs * 32, pitch, columns,
+                                     Chunks<F>::groups(k_end, s, chunk), sums);
+            raw_ = next;
+        }
+    }
+
+  private:
+    Raw<F> raw_;
+    Cursor<F> cursor_;
 };
 
-/// One unit. raw holds its chunk 0 already, and that of `following` afterwards (row0 < 0: there is none); xs begins at
-/// the segment.
-template <class F, int tiles>
-__device__ __forceinline__ void multiply_unit(const Work &work, Raw<F> &raw, const Unit &unit, const Unit &following,
-                                              const uint16_t *xs, int pitch, int columns, float (&sums)[tiles][4]) {
-    const int s = unit.segment;
-#pragma unroll
-    for (int n = 0; n < tiles; ++n) sums[n][0] = sums[n][1] = sums[n][2] = sums[n][3] = 0;
-#pragma unroll
-    for (int chunk = 0; chunk < Chunks<F>::per_segment; ++chunk) {
-        Raw<F> next = raw;
-        if (chunk + 1 < Chunks<F>::per_segment) next.load(work, unit.row0, s, chunk + 1, unit.tile);
-        else if (following.row0 >= 0) next.load(work, following.row0, following.segment, 0, following.tile);
-        multiply_chunk<F, tiles>(raw, xs + chunk * Raw<F>::groups * F::slabs * 32, pitch, columns,
-                                 Chunks<F>::groups(work.w.columns, s, chunk), sums);
-        raw = next;
+/// The same for rows of whole pairs of chunks with scales as published checkpoints have them: nothing is asked on the
+/// way. Up to 8 columns; those that are not there are multiplied with zeros.
+template <class F> class RegularReader {
+  public:
+    static constexpr int scale_values = F::slabs == 4 ? 32 : 128; // of a row
+    static constexpr int chunk_values = Raw<F>::groups * 32 * F::slabs, chunk_bytes = Raw<F>::groups * 64;
+    static constexpr int zeros = chunk_values; // of them in shared memory
+
+    __device__ static __forceinline__ bool takes(const Matrix &w) {
+        if (w.columns % (2 * chunk_values)) return false;
+        return F::slabs == 1 || (w.scale_dtype && w.scale_block_columns == scale_values);
     }
-}
+    __device__ __forceinline__ void start(const Work &work, const Unit &unit) {
+        aim(work, unit);
+        load(raw_);
+    }
+    __device__ __forceinline__ void aim(const Work &work, const Unit &unit) {
+        const RowPair pair(work, unit, F::slabs > 1);
+        const int t = lane_of_subgroup() % 4;
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            row_[half] = pair.row[half] + int64_t(unit.segment) * (segment / chunk_values * chunk_bytes) + t * 16;
+            if (F::slabs > 1)
+                scale_[half] =
+                    pair.scale[half] + unit.segment * (segment / scale_values) + t * (8 * F::slabs) / scale_values;
+        }
+    }
+    template <int tiles, class GoOn>
+    __device__ __forceinline__ void multiply(int32_t k_end, int s, GoOn &&go_on, const uint16_t *xs, int pitch,
+                                             int columns, const uint16_t *zeros, float (&sums)[tiles][4]) {
+        static_assert(tiles == 1);
+        const int g = lane_of_subgroup() / 4, t = lane_of_subgroup() % 4;
+        const uint16_t *b = (g < columns ? xs + g * pitch : zeros) + t * 8;
+        const int step = g < columns ? chunk_values : 0;
+        int pairs = min(k_end - s * segment, segment) / (2 * chunk_values);
+        sums[0][0] = sums[0][1] = sums[0][2] = sums[0][3] = 0;
+#pragma unroll 1
+        for (; pairs; --pairs) {
+            Raw<F> next;
+            load(next);
+            multiply_whole(raw_, b, sums[0]);
+            if (pairs > 1 || go_on(*this)) load(raw_);
+            multiply_whole(next, b + step, sums[0]);
+            b += 2 * step;
+        }
+    }
+
+  private:
+    __device__ __forceinline__ void load(Raw<F> &raw) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+#pragma unroll
+            for (int i = 0; i < Raw<F>::groups; ++i) {
+                raw.row[half][i] = load_once(reinterpret_cast<const uint4 *>(row_[half] + i * 64));
+                if (F::slabs > 1) // a group of FP4 has four scales, one for each thread; a chunk of FP8 has one
+                    raw.scale[half][i] =
+                        F::slabs == 4 || i == 0 ? __ldg(scale_[half] + i * 4) : raw.scale[half][0];
+            }
+            row_[half] += chunk_bytes;
+            if (F::slabs > 1) scale_[half] += chunk_values / scale_values;
+        }
+    }
+    template <bool large>
+    __device__ static __forceinline__ void multiply_groups(const Raw<F> &raw, const uint16_t *b, float (&sums)[4]) {
+#pragma unroll
+        for (int i = 0; i < Raw<F>::groups; ++i) {
+            PairScale scale[2] = {};
+            if (F::slabs > 1)
+                scale[0] = scale_of<F, large>(raw.scale[0][i]), scale[1] = scale_of<F, large>(raw.scale[1][i]);
+#pragma unroll
+            for (int s = 0; s < F::slabs; ++s) {
+                uint32_t a[2][4];
+#pragma unroll
+                for (int half = 0; half < 2; ++half) {
+                    uint32_t words[F::words];
+#pragma unroll
+                    for (int j = 0; j < F::words; ++j) words[j] = word_of(raw.row[half][i], s * F::words + j);
+                    decode_piece<F, large>(words, scale[half], a[half]);
+                }
+                const uint4 v = *reinterpret_cast<const uint4 *>(b + (i * F::slabs + s) * 32);
+                const uint32_t first[4] = {a[0][0], a[1][0], a[0][1], a[1][1]}, b0[2] = {v.x, v.y};
+                const uint32_t second[4] = {a[0][2], a[1][2], a[0][3], a[1][3]}, b1[2] = {v.z, v.w};
+                mma_bf16_m16n8k16(sums, first, b0);
+                mma_bf16_m16n8k16(sums, second, b1);
+            }
+        }
+    }
+    __device__ static __forceinline__ void multiply_whole(const Raw<F> &raw, const uint16_t *b, float (&sums)[4]) {
+        if (F::slabs > 1 && subgroup_ballot(raw.any_large())) multiply_groups<true>(raw, b, sums);
+        else multiply_groups<false>(raw, b, sums);
+    }
+
+    Raw<F> raw_;
+    const uint8_t *row_[2], *scale_[2];
+};
+constexpr int zeros_bytes = 512; // RegularReader::zeros of any format
 
 // ---- few ------------------------------------------------------------------------------------------------------------
 
-/// Bytes of shared memory that are not activations: the sums of every segment of a block, [16 rows, 8 columns] each.
+/// Bytes of shared memory that are not activations: the sums of every segment of a block, [8 columns, 16 rows] each, and
+/// zeros, which begin 64 bytes further: in other banks than the first column.
 __host__ __device__ inline int sums_bytes(int columns, int repeat) {
-    return segments_of(columns) * tiles_of(columns) * repeat * 16 * 8 * 4;
+    return segments_of(columns) * tiles_of(columns) * repeat * 16 * 8 * 4 + 128 + zeros_bytes;
 }
 
-template <class F> __device__ __forceinline__ void few_block(const Work &work, int columns_at_once, int tile_height) {
+/// A thread's part of the sums of a unit into shared memory: [8 columns, 16 rows].
+__device__ __forceinline__ void store_unit(float *to, const float (&c)[4]) {
+    const int g = lane_of_subgroup() / 4, t = lane_of_subgroup() % 4;
+    to[2 * t * 16 + g] = c[0], to[(2 * t + 1) * 16 + g] = c[1];
+    to[2 * t * 16 + g + 8] = c[2], to[(2 * t + 1) * 16 + g + 8] = c[3];
+}
+
+/// The segments of every row added in order, and the rows' values to memory, by the whole block.
+__device__ __forceinline__ void add_units(const Work &work, const float *sums, int row_block, int tile_height,
+                                          int tiles, int count, int column, int columns) {
+#pragma unroll 1
+    for (int i = int(threadIdx.x); i < tiles * tile_height * columns; i += block_threads) {
+        const int row = i % tile_height, tile = i / tile_height % tiles, c = i / (tile_height * tiles);
+        const float *from = sums + tile * count * 128 + c * 16 + row;
+        const auto whole = [&](int second) {
+            float sum = from[second];
+            for (int s = 1; s < count; ++s) sum += from[s * 128 + second];
+            return sum;
+        };
+        const int n = row_block + tile * tile_height + row, at = work.output_row(column + c);
+        if (n >= work.first + work.rows) continue;
+        float v = whole(0);
+        if (work.second) {
+            const float weight = work.weight ? weight_of_pair(work.weight, at, work.active) : 1.0f;
+            v = swiglu(v, whole(8), work.limit, weight);
+        }
+        work.y[at * work.ldy + n - work.first] = v;
+    }
+}
+
+template <class Reader, class F>
+__device__ __forceinline__ void few_block(const Work &work, int columns_at_once, int tile_height) {
     const int K = work.w.columns, count = segments_of(K), pitch = pitch_of(K), tiles = tiles_of(K) * work.repeat;
-    const int subgroup = subgroup_of_block(), lane = lane_of_subgroup(), g = lane / 4, t = lane % 4;
-    const int row_block = work.first + work.block * tiles * tile_height, row_end = work.first + work.rows;
+    const int subgroup = subgroup_of_block(), row_block = work.first + work.block * tiles * tile_height;
+    const int units = tiles * count;
     float *sums = dynamic_shared<float>();
     auto *xs = reinterpret_cast<uint16_t *>(dynamic_shared<uint8_t>() + sums_bytes(K, work.repeat));
-    const auto unit_of = [&](int u) {
-        return u < tiles * count ? Unit{row_block + u / count * tile_height, u % count, tile_height}
-                                 : Unit{-1, 0, tile_height};
-    };
+    auto *zeros = reinterpret_cast<uint16_t *>(sums + units * 128 + 16);
+    const auto unit_of = [&](int u) { return Unit{row_block + u / count * tile_height, u % count, tile_height}; };
+    if (threadIdx.x < zeros_bytes / 4) reinterpret_cast<uint32_t *>(zeros)[threadIdx.x] = 0;
+#pragma unroll 1
     for (int column = work.column; column < work.columns; column += columns_at_once) {
         const int columns = min(columns_at_once, work.columns - column);
-        Raw<F> raw;
-        Unit unit = unit_of(subgroup);
-        if (unit.row0 >= 0) // weights are on their way while activations are staged
-            raw.load(work, unit.row0, unit.segment, 0, tile_height);
+        Reader reader;
+        if (subgroup < units) reader.start(work, unit_of(subgroup)); // on its way while activations are staged
         if (column == work.column) wait_for_former();
         else __syncthreads();
         stage_inputs<F>(work, column, columns, 0, padded(K), xs, pitch);
         __syncthreads();
 #pragma unroll 1
-        for (int u = subgroup; u < tiles * count; u += block_subgroups) {
-            const Unit following = unit_of(u + block_subgroups);
+        for (int u = subgroup; u < units; u += block_subgroups) {
+            const auto go_on = [&](Reader &to) {
+                const bool more = u + block_subgroups < units;
+                if (more) to.aim(work, unit_of(u + block_subgroups));
+                return more;
+            };
             float c[1][4];
-            multiply_unit<F, 1>(work, raw, unit, following, xs + unit.segment * segment, pitch, columns, c);
-            unit = following;
-            float *to = sums + u * 128;
-            to[2 * t * 16 + g] = c[0][0], to[(2 * t + 1) * 16 + g] = c[0][1];
-            to[2 * t * 16 + g + 8] = c[0][2], to[(2 * t + 1) * 16 + g + 8] = c[0][3];
+            reader.multiply(K, u % count, go_on, xs + u % count * segment, pitch, columns, zeros, c);
+            store_unit(sums + u * 128, c[0]);
         }
         __syncthreads();
-        for (int i = int(threadIdx.x); i < tiles * tile_height * columns; i += block_threads) {
-            const int row = i % tile_height, tile = i / tile_height % tiles, c = i / (tile_height * tiles);
-            const float *from = sums + tile * count * 128 + c * 16 + row;
-            const auto whole = [&](int second) {
-                float sum = from[second];
-                for (int s = 1; s < count; ++s) sum += from[s * 128 + second];
-                return sum;
-            };
-            const int n = row_block + tile * tile_height + row, at = work.output_row(column + c);
-            if (n >= row_end) continue;
-            float v = whole(0);
-            if (work.second) {
-                const float weight = work.weight ? weight_of_pair(work.weight, at, work.active) : 1.0f;
-                v = swiglu(v, whole(8), work.limit, weight);
-            }
-            work.y[at * work.ldy + n - work.first] = v;
-        }
+        add_units(work, sums, row_block, tile_height, tiles, count, column, columns);
     }
+}
+template <class F> __device__ __forceinline__ void few_block(const Work &work, int columns_at_once, int tile_height) {
+    if (RegularReader<F>::takes(work.w)) few_block<RegularReader<F>, F>(work, columns_at_once, tile_height);
+    else few_block<AnyReader<F>, F>(work, columns_at_once, tile_height);
 }
 
 /// bf16: of nothing but bf16, which needs fewer registers.
@@ -370,12 +535,13 @@ template <class F, int tiles> __device__ __forceinline__ void some_block(const W
     const int row0 = work.first + work.block * 128 + subgroup_of_block() * 16;
     const int columns = min(tiles * 8, work.columns - work.column);
     auto *xs = dynamic_shared<uint16_t>();
-    Raw<F> raw;
-    raw.load(work, row0, s, 0);
+    AnyReader<F> reader;
+    reader.start(work, {row0, s, 16});
     stage_inputs<F>(work, work.column, columns, s * segment, min((s + 1) * segment, padded(work.w.columns)), xs, pitch);
     __syncthreads();
     float c[tiles][4];
-    multiply_unit<F, tiles>(work, raw, Unit{row0, s, 16}, Unit{-1, 0, 0}, xs, pitch, columns, c);
+    const auto end = [](AnyReader<F> &) { return false; };
+    reader.multiply(work.w.columns, s, end, xs, pitch, columns, nullptr, c);
     store_fragment<tiles>(work, segments_of(work.w.columns) > 1, s, row0, work.column, c);
 }
 

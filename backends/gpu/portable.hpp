@@ -68,6 +68,10 @@ __host__ __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
     return uint32_t(to_bf16(low)) | uint32_t(to_bf16(high)) << 16;
 }
 
+#if defined(DSV4_GPU_CUDA) // one instruction for integers
+__device__ __forceinline__ uint32_t subgroup_max(uint32_t v) { return __reduce_max_sync(0xFFFFFFFFu, v); }
+__device__ __forceinline__ int32_t subgroup_min(int32_t v) { return __reduce_min_sync(0xFFFFFFFFu, v); }
+#endif
 #if !defined(DSV4_GPU_EMULATED) // there these are one collective each, with the same order of sums
 template <class T> __device__ __forceinline__ T subgroup_sum(T v) {
     for (int mask = 16; mask; mask /= 2) v += shuffle_xor(v, mask);

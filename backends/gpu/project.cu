@@ -7,6 +7,8 @@
 namespace dsv4::gpu {
 namespace {
 
+constexpr int latent_threads = 256;
+
 struct Latents {
     StepView step;
     CacheView cache;
@@ -18,15 +20,28 @@ struct Latents {
 };
 
 /// Grid: tokens; 0: norm of the query latent, 1: norm, rotation and rounding of the window row, into the cache.
-__global__ void __launch_bounds__(256) latent_kernel(Latents a) {
+__global__ void __launch_bounds__(latent_threads) latent_kernel(Latents a) {
     enter_kernel();
     DSV4_SHARED(float, scratch, [32]);
     const auto t = int32_t(blockIdx.x);
     if (t >= a.step.tokens()) return;
     if (blockIdx.y == 0) {
-        float *row = a.qr + int64_t(t) * a.q_lora;
-        const float r = block_rms(row, a.q_lora, a.eps, scratch);
-        for (int i = int(threadIdx.x); i < a.q_lora; i += int(blockDim.x))
+        constexpr int held = 8; // values of a thread that stay in registers
+        float *row = a.qr + int64_t(t) * a.q_lora, v[held] = {}, sum = 0;
+        const int me = int(threadIdx.x), n = a.q_lora;
+#pragma unroll
+        for (int i = 0; i < held; ++i)
+            if (me + i * latent_threads < n) v[i] = row[me + i * latent_threads];
+#pragma unroll
+        for (int i = 0; i < held; ++i) sum = fmaf(v[i], v[i], sum);
+#pragma unroll 1
+        for (int i = me + held * latent_threads; i < n; i += latent_threads) sum = fmaf(row[i], row[i], sum);
+        const float r = 1.0f / sqrtf(block_sum(sum, scratch) / float(n) + a.eps);
+#pragma unroll
+        for (int i = 0; i < held; ++i)
+            if (const int at = me + i * latent_threads; at < n) row[at] = settled(v[i] * r * a.q_norm[at], a.official);
+#pragma unroll 1
+        for (int i = me + held * latent_threads; i < n; i += latent_threads)
             row[i] = settled(row[i] * r * a.q_norm[i], a.official);
         return;
     }
@@ -97,7 +112,7 @@ dsv4_status attention_project(dsv4_queue *queue, const dsv4_batch *batch, const 
         const Product first[2] = {whole(block->matrix(DSV4_ROLE_WQ_A), x->row(0), qr->row(0)),
                                   whole(block->matrix(DSV4_ROLE_WKV), x->row(0), kv)};
         linear(*queue, batch->token_rows(), first, 2);
-        launch_early(latent_kernel, dim3(tokens, 2), 256, size_t(d) * 4, queue->stream(),
+        launch_early(latent_kernel, dim3(tokens, 2), latent_threads, size_t(d) * 4, queue->stream(),
                      Latents{batch->view, cache->view, qr->row(0), kv, block->vector(DSV4_ROLE_Q_NORM),
                              block->vector(DSV4_ROLE_KV_NORM), block->rope_frequency(), s.q_lora, d, s.rope_dims,
                              s.rms_eps, official});

@@ -1,4 +1,5 @@
 // Which experts a token goes to, and with what weights (MODEL.md "MoE").
+#include "backends/gpu/choose.hpp"
 #include "backends/gpu/formats.hpp"
 #include "backends/gpu/linear.hpp"
 #include "backends/gpu/ops.hpp"
@@ -16,44 +17,53 @@ struct Route {
     float scale;
 };
 
-/// A subgroup takes a token. Grid: tokens / 4.
-__global__ void __launch_bounds__(128) route_kernel(Route a) {
+constexpr int route_threads = 256, most_held = 64; // experts of a thread when the best are looked for
+
+/// A block takes a token: scores by all of it, the best by its first subgroup, which has `held` experts a thread. Grid:
+/// tokens.
+template <int held> __global__ void __launch_bounds__(route_threads) route_kernel(Route a) {
     enter_kernel();
-    const int subgroup = subgroup_of_block(), lane = lane_of_subgroup(), E = a.experts, k = a.active;
-    const auto t = int32_t(blockIdx.x) * 4 + subgroup;
-    if (t >= a.step.tokens()) return; // a whole subgroup
-    float *score = dynamic_shared<float>() + subgroup * 2 * E, *rank = score + E;
-    for (int e = lane; e < E; e += subgroup_size) {
+    const int lane = lane_of_subgroup(), E = a.experts, k = a.active;
+    const auto t = int32_t(blockIdx.x);
+    if (t >= a.step.tokens()) return;
+    float *score = dynamic_shared<float>();
+#pragma unroll 1
+    for (int e = int(threadIdx.x); e < E; e += route_threads) {
         float x = a.logits[int64_t(t) * E + e];
         if (a.rest) x += a.rest[int64_t(t) * E + e];
         score[e] = sqrtf(x > 20.0f ? x : log1pf(expf(x)));
-        rank[e] = a.bias ? score[e] + a.bias[e] : 0.0f; // the bias selects, never weighs
     }
-    sync_subgroup();
+    __syncthreads();
+    if (subgroup_of_block()) return;
+    uint32_t rank[held]; // of experts lane, lane + 32, ...; 0: none, or chosen already
+    if (!a.by_token)
+#pragma unroll
+        for (int i = 0; i < held; ++i) {
+            const int e = lane + i * subgroup_size; // the bias selects, never weighs
+            rank[i] = e < E ? rank_of(score[e] + a.bias[e]) : 0;
+        }
     auto *chosen = reinterpret_cast<int32_t *>(a.route + int64_t(t) * 2 * k);
     float *weight = a.route + int64_t(t) * 2 * k + k, sum = 0;
     const int32_t *given = a.by_token ? a.by_token + int64_t(min(max(a.step.token[t], 0), a.vocab - 1)) * k : nullptr;
+#pragma unroll 1
     for (int i = 0; i < k; ++i) {
-        int best = given ? given[i] : E;
+        int32_t best = given ? given[i] : E;
         if (!given) {
-            float top = -INFINITY;
-            for (int e = lane; e < E; e += subgroup_size)
-                if (best == E || rank[e] > top) best = e, top = rank[e];
-            for (int mask = 16; mask; mask /= 2) {
-                const float other_top = shuffle_xor(top, mask);
-                const int other = shuffle_xor(best, mask);
-                if (other < E && (best == E || other_top > top || (other_top == top && other < best)))
-                    best = other, top = other_top;
-            }
-            if (lane == best % subgroup_size) rank[best] = -INFINITY;
-            sync_subgroup();
+            uint32_t top = 0;
+#pragma unroll
+            for (int n = 0; n < held; ++n)
+                if (rank[n] > top) top = rank[n], best = lane + n * subgroup_size;
+            const uint32_t highest = subgroup_max(top);
+            best = subgroup_min(top == highest ? best : E); // of equals the first
+#pragma unroll
+            for (int n = 0; n < held; ++n)
+                if (lane + n * subgroup_size == best) rank[n] = 0;
         }
         sum += score[best];
         if (lane == 0) chosen[i] = best, weight[i] = score[best];
     }
     sync_subgroup();
-    if (lane == 0)
-        for (int i = 0; i < k; ++i) weight[i] = weight[i] / sum * a.scale;
+    for (int i = lane; i < k; i += subgroup_size) weight[i] = weight[i] / sum * a.scale;
 }
 
 } // namespace
@@ -74,7 +84,14 @@ dsv4_status moe_route(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_blo
         products[0].unrounded = products[0].keep_output = true;
         linear(*queue, batch->token_rows(), products, parts ? 2 : 1);
         const float *bias = block->tid2eid ? nullptr : block->vector(DSV4_ROLE_GATE_BIAS);
-        launch_early(route_kernel, dim3(unsigned(ceil_div(tokens, 4))), 128, size_t(E) * 4 * 2 * 4, queue->stream(),
+        if (E > most_held * subgroup_size)
+            throw Failure(DSV4_E_UNSUPPORTED, std::to_string(E) + " experts: at most " +
+                                                  std::to_string(most_held * subgroup_size) + " can be chosen from");
+        launch_early(E <= 8 * subgroup_size    ? route_kernel<8>
+                     : E <= 16 * subgroup_size ? route_kernel<16>
+                                               : route_kernel<most_held>,
+                     dim3(unsigned(tokens)),
+                     route_threads, size_t(E) * 4, queue->stream(),
                      Route{batch->view, logits, parts ? logits + count : nullptr, bias, block->tid2eid, route->row(0),
                            E, s.active_experts, s.vocab, s.routed_scale});
     });

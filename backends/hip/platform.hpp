@@ -56,6 +56,8 @@ __device__ __forceinline__ void sync_subgroup() {
 }
 #endif
 
+__device__ __forceinline__ float reciprocal(float x) { return 1.0f / x; }
+
 template <class T> __device__ __forceinline__ T *dynamic_shared() {
     extern __shared__ __align__(128) unsigned char dsv4_dynamic_shared[];
     return reinterpret_cast<T *>(dsv4_dynamic_shared);

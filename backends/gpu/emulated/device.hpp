@@ -150,6 +150,8 @@ template <class T> T subgroup_min(T v) {
     return butterfly(v, emulated::MIN, [](T a, T b) { return b < a ? b : a; });
 }
 
+inline float reciprocal(float x) { return 1.0f / x; }
+
 template <class T> T *dynamic_shared() { return reinterpret_cast<T *>(emulated::machine.dynamic_shared); }
 
 inline void mma_bf16_m16n8k16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
