@@ -10,8 +10,10 @@ namespace {
 
 constexpr size_t most_partial_bytes = size_t(256) << 20, most_score_floats = size_t(64) << 20;
 
+constexpr int merge_threads = 256, merged_together = 8; // splits whose sums are in flight together
+
 /// Grid: heads, tokens. The sums of all splits, merged.
-__global__ void __launch_bounds__(128) merge_kernel(Attend a) {
+__global__ void __launch_bounds__(merge_threads) merge_kernel(Attend a) {
     enter_kernel();
     const auto t = int32_t(blockIdx.y), h = int32_t(blockIdx.x);
     if (t >= a.step.tokens()) return;
@@ -20,16 +22,26 @@ __global__ void __launch_bounds__(128) merge_kernel(Attend a) {
     const float *stats = a.stats + (int64_t(t) * a.splits * a.heads + h) * 2;
     const int32_t position = a.step.position[t];
     float *out = a.o + (int64_t(t) * a.heads + h) * d;
-    for (int i = 2 * int(threadIdx.x); i < d; i += 256) {
+#pragma unroll 1
+    for (int i = 2 * int(threadIdx.x); i < d; i += 2 * merge_threads) {
         const float *from = a.partial + (int64_t(t) * a.splits * a.heads + h) * d + i;
         Softmax state;
         float2 sum = make_float2(0, 0);
-#pragma unroll 4
-        for (int32_t s = 0; s < splits; ++s) {
-            const float2 v = *reinterpret_cast<const float2 *>(from + int64_t(s) * a.heads * d);
-            const float *stat = stats + int64_t(s) * a.heads * 2;
-            const Merge m = state.merge(stat[0], stat[1]);
-            sum.x = m.apply(sum.x, v.x), sum.y = m.apply(sum.y, v.y);
+#pragma unroll 1
+        for (int32_t s0 = 0; s0 < splits; s0 += merged_together) {
+            float2 v[merged_together], stat[merged_together];
+#pragma unroll
+            for (int n = 0; n < merged_together; ++n)
+                if (s0 + n < splits) {
+                    v[n] = *reinterpret_cast<const float2 *>(from + int64_t(s0 + n) * a.heads * d);
+                    stat[n] = *reinterpret_cast<const float2 *>(stats + int64_t(s0 + n) * a.heads * 2);
+                }
+#pragma unroll
+            for (int n = 0; n < merged_together; ++n)
+                if (s0 + n < splits) {
+                    const Merge m = state.merge(stat[n].x, stat[n].y);
+                    sum.x = m.apply(sum.x, v[n].x), sum.y = m.apply(sum.y, v[n].y);
+                }
         }
         const float whole = state.denominator(a.sink[h]);
         sum.x /= whole, sum.y /= whole;
@@ -153,7 +165,8 @@ dsv4_status attention_attend(dsv4_queue *queue, const dsv4_batch *batch, const d
                             : tall   ? attend_splits<Tall, true>
                                      : attend_splits<Low, true>;
         attend(*queue, a, tokens);
-        if (!whole) launch_early(merge_kernel, dim3(unsigned(s.heads), unsigned(tokens)), 128, 0, queue->stream(), a);
+        if (!whole) launch_early(merge_kernel, dim3(unsigned(s.heads), unsigned(tokens)), merge_threads, 0, queue->stream(),
+                                 a);
     });
 }
 

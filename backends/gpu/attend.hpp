@@ -106,41 +106,56 @@ template <class S> __device__ __forceinline__ AttendShared attend_shared(int hea
     return s;
 }
 
-/// Eight values of a latent row as bf16, exactly.
-__device__ __forceinline__ uint4 eight_latents(const CacheView &cache, const uint8_t *row, int i) {
-    const int plain = cache.head_dim - cache.rope_dims;
-    if (i >= plain) {
-        const auto *p = reinterpret_cast<const uint2 *>(row + plain + 2 * (i - plain));
-        const uint2 a = p[0], b = p[1];
-        return make_uint4(a.x, a.y, b.x, b.y);
+/// Eight values of a latent row: the bytes, and their scale.
+struct Latents {
+    uint2 a, b; // b: of bf16
+    uint32_t scale;
+    __device__ __forceinline__ void load(const CacheView &cache, const uint8_t *row, int i) {
+        const int plain = cache.head_dim - cache.rope_dims;
+        const bool tail = i >= plain;
+        const auto *p = reinterpret_cast<const uint2 *>(row + (tail ? 2 * i - plain : i));
+        a = p[0];
+        if (tail) b = p[1];
+        else scale = row[plain + 2 * cache.rope_dims + i / 64];
     }
-    const uint2 raw = *reinterpret_cast<const uint2 *>(row + i);
-    const PairScale scale = Fp8::scale(row[plain + 2 * cache.rope_dims + i / 64]);
-    const uint32_t words[2] = {raw.x, raw.y};
-    uint32_t out[4];
-    decode_piece<Fp8>(words, scale, out); // 0 2, 1 3, 4 6, 5 7
-    return make_uint4(__byte_perm(out[0], out[1], 0x5410), __byte_perm(out[0], out[1], 0x7632),
-                      __byte_perm(out[2], out[3], 0x5410), __byte_perm(out[2], out[3], 0x7632));
-}
+    /// As bf16, exactly.
+    __device__ __forceinline__ uint4 decoded(const CacheView &cache, int i) const {
+        if (i >= cache.head_dim - cache.rope_dims) return make_uint4(a.x, a.y, b.x, b.y);
+        const uint32_t words[2] = {a.x, a.y};
+        uint32_t out[4];
+        decode_piece<Fp8>(words, Fp8::scale(scale), out); // 0 2, 1 3, 4 6, 5 7
+        return make_uint4(__byte_perm(out[0], out[1], 0x5410), __byte_perm(out[0], out[1], 0x7632),
+                          __byte_perm(out[2], out[3], 0x5410), __byte_perm(out[2], out[3], 0x7632));
+    }
+};
 
-/// Keys [begin, begin + keys) of the list into shared memory; zeros where there is none.
+/// Keys [begin, begin + keys) of the list into shared memory; zeros where there is none. A subgroup takes whole rows.
 template <class S>
 __device__ __forceinline__ void stage_keys(const KeyList &list, int32_t begin, const AttendShared &s) {
+    constexpr int subgroups = S::threads / subgroup_size, together = 4; // rows whose loads are in flight together
+    static_assert(S::keys % (subgroups * together) == 0);
     const CacheView &cache = list.a.cache;
-    const int pieces = (cache.head_dim + 31) / 32 * 4, pitch = fragment_pitch(cache.head_dim);
+    const int width = (cache.head_dim + 31) / 32 * 32, pitch = fragment_pitch(cache.head_dim);
     if (int(threadIdx.x) < S::keys) {
         const int32_t k = begin + int32_t(threadIdx.x);
         s.rows[threadIdx.x] = k < list.count ? list.row(k) : nullptr;
     }
     __syncthreads();
-#pragma unroll 8
-    for (int i = int(threadIdx.x); i < S::keys * pieces; i += S::threads) {
-        const int k = i / pieces, at = i % pieces * 8;
-        const uint8_t *row = s.rows[k];
-        uint4 v = make_uint4(0, 0, 0, 0);
-        if (row && at < cache.head_dim) v = eight_latents(cache, row, at);
-        *reinterpret_cast<uint4 *>(s.keys + k * pitch + at) = v;
-    }
+#pragma unroll 1
+    for (int k0 = subgroup_of_block(); k0 < S::keys; k0 += subgroups * together)
+#pragma unroll 1
+        for (int at = lane_of_subgroup() * 8; at < width; at += subgroup_size * 8) {
+            Latents raw[together];
+#pragma unroll
+            for (int n = 0; n < together; ++n) {
+                const uint8_t *row = s.rows[k0 + n * subgroups];
+                raw[n] = {};
+                if (row && at < cache.head_dim) raw[n].load(cache, row, at);
+            }
+#pragma unroll
+            for (int n = 0; n < together; ++n)
+                *reinterpret_cast<uint4 *>(s.keys + (k0 + n * subgroups) * pitch + at) = raw[n].decoded(cache, at);
+        }
 }
 
 /// Scores of the subgroup's keys -> probabilities in shared memory, relative to the largest score of the split; that
@@ -256,17 +271,18 @@ template <class S, bool whole> __global__ void __launch_bounds__(S::threads, 1) 
     const int pairs = max(0, min(each, all_pairs - first_pair));
     const AttendShared s = attend_shared<S>(d);
 
-    const int pieces = (d + 31) / 32 * 4;
-    for (int i = int(threadIdx.x); i < S::heads * pieces; i += S::threads) {
-        const int h = i / pieces, at = i % pieces * 8;
-        uint4 v = make_uint4(0, 0, 0, 0);
-        if (head0 + h < a.heads && at < d) {
-            const auto *p = reinterpret_cast<const float4 *>(a.q + (int64_t(token) * a.heads + head0 + h) * d + at);
-            const float4 x = p[0], y = p[1];
-            v = make_uint4(pack_bf16(x.x, x.y), pack_bf16(x.z, x.w), pack_bf16(y.x, y.y), pack_bf16(y.z, y.w));
+#pragma unroll 1
+    for (int h = subgroup_of_block(); h < S::heads; h += S::threads / subgroup_size)
+#pragma unroll 2
+        for (int at = lane * 8; at < (d + 31) / 32 * 32; at += subgroup_size * 8) {
+            uint4 v = make_uint4(0, 0, 0, 0);
+            if (head0 + h < a.heads && at < d) {
+                const auto *p = reinterpret_cast<const float4 *>(a.q + (int64_t(token) * a.heads + head0 + h) * d + at);
+                const float4 x = p[0], y = p[1];
+                v = make_uint4(pack_bf16(x.x, x.y), pack_bf16(x.z, x.w), pack_bf16(y.x, y.y), pack_bf16(y.z, y.w));
+            }
+            *reinterpret_cast<uint4 *>(s.q + h * pitch + at) = v;
         }
-        *reinterpret_cast<uint4 *>(s.q + h * pitch + at) = v;
-    }
     if (whole)
         for (int i = int(threadIdx.x); i < a.cache.rope_dims / 2; i += S::threads)
             s.turns[i] = turn_at(a.step.position[token], a.rope[i]);

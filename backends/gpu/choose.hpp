@@ -5,7 +5,7 @@
 
 namespace dsv4::gpu {
 
-constexpr int choose_threads = 512, choose_bins = 2048;
+constexpr int choose_threads = 512, choose_bins = 2048, most_kept = 8192; // scores that a block keeps at hand
 
 /// Bits that order as the scores do.
 __device__ __forceinline__ uint32_t rank_of(float score) {
@@ -15,18 +15,27 @@ __device__ __forceinline__ uint32_t rank_of(float score) {
 
 /// The `wanted` best of `count` > wanted scores, by a block of choose_threads: their indices in the order of the list,
 /// to `out`, and the scores, unless NULL. The index of element i is index[i], or first + i.
-__device__ __forceinline__ void choose(const float *scores, const int32_t *index, int32_t first, int32_t count,
+__device__ __forceinline__ void choose(const float *given, const int32_t *index, int32_t first, int32_t count,
                                        int32_t wanted, int32_t *out, float *out_scores) {
+    DSV4_SHARED(float, kept, [most_kept]);
     DSV4_SHARED(int, histogram, [choose_bins]);
     DSV4_SHARED(int, scratch, [32]);
     DSV4_SHARED(int, found, [2]); // the bin of the threshold, and how many of it are wanted
     const auto me = int32_t(threadIdx.x);
+    const float *scores = given;
+    if (count <= most_kept) {
+#pragma unroll 4
+        for (int32_t e = me; e < count; e += choose_threads) kept[e] = given[e];
+        scores = kept;
+    }
     uint32_t threshold = 0; // its upper bits, as far as they are known
+#pragma unroll 1
     for (int pass = 0; pass < 3; ++pass) {
         const int shift = pass == 0 ? 21 : pass == 1 ? 10 : 0, known = pass == 1 ? 21 : 10;
         const uint32_t mask = pass == 2 ? 1023u : 2047u;
         for (int i = me; i < choose_bins; i += choose_threads) histogram[i] = 0;
         __syncthreads();
+#pragma unroll 1
         for (int32_t e = me; e < count; e += choose_threads) {
             const uint32_t u = rank_of(scores[e]);
             if (pass == 0 || u >> known == threshold >> known) atomicAdd(&histogram[u >> shift & mask], 1);
@@ -50,12 +59,14 @@ __device__ __forceinline__ void choose(const float *scores, const int32_t *index
     const int32_t each = int32_t(ceil_div(count, choose_threads)), begin = min(me * each, count),
                   end = min(begin + each, count);
     int above = 0, equal = 0, all;
+#pragma unroll 1
     for (int32_t e = begin; e < end; ++e) {
         const uint32_t u = rank_of(scores[e]);
         above += u > threshold;
         equal += u == threshold;
     }
     int above_before = exclusive_sum(above, scratch, all), equal_before = exclusive_sum(equal, scratch, all);
+#pragma unroll 1
     for (int32_t e = begin; e < end; ++e) {
         const uint32_t u = rank_of(scores[e]);
         if (u > threshold || (u == threshold && equal_before < wanted)) {

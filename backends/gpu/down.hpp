@@ -19,73 +19,105 @@ struct Down {
     /// Units of a row tile: the shared expert's segments, then those of every pair.
     __host__ __device__ int shared_units() const { return shared.data ? segments_of(shared.columns) : 0; }
     __host__ __device__ int units() const { return shared_units() + active * segments_of(like.columns); }
+    /// Of the subgroups of a block, those that take the shared expert: as many as it has of the bytes.
+    __host__ __device__ int shared_subgroups() const {
+        if (!shared.data) return 0;
+        const int64_t all = shared.row_bytes + active * like.row_bytes;
+        const int share = int((block_subgroups * shared.row_bytes + all / 2) / all);
+        return share < 1 ? 1 : share < block_subgroups ? share : block_subgroups - 1;
+    }
     size_t bytes() const {
         const size_t shared_pitch = shared.data ? size_t(pitch_of(shared.columns)) : 0;
         return size_t(units()) * 64 + 192 + zeros_bytes + (shared_pitch + size_t(active) * size_t(pitch_of(like.columns))) * 2;
     }
 };
 
-/// Units first, first + block_subgroups, ... of `units` of matrices like `like`, `count` to a matrix: the sums of 16
-/// rows each.
-template <class Reader>
+/// The block's own: where the experts' matrices are, activations, zeros, sums.
+struct DownShared {
+    const uint8_t *data[most_active], *scale[most_active];
+    float *sums; // shared units, routed units: 16 rows each
+    uint16_t *zeros, *shared_xs, *xs;
+};
+
+/// What a subgroup does: units first, first + every, ... of `units` of matrices like `like`, `count` to a matrix. Its
+/// first weights are on their way before the kernel before this one is over, and before activations are staged.
+template <class F, class Stage>
 __device__ __forceinline__ void down_units(const Matrix &like, const uint8_t *const *data, const uint8_t *const *scale,
-                                           int first, int units, int row0, const uint16_t *xs, int pitch,
-                                           const uint16_t *zeros, float *sums) {
-    const int count = segments_of(like.columns), lane = lane_of_subgroup();
+                                           int first, int every, int units, int row0, const uint16_t *xs,
+                                           const uint16_t *zeros, float *sums, Stage &&stage) {
+    const int count = segments_of(like.columns), pitch = pitch_of(like.columns), lane = lane_of_subgroup();
+    const bool regular = RegularReader<F>::takes(like);
     Work work = {};
     work.w = like, work.rows = like.rows;
-    // At unit u or the next of a matrix that is there; its number.
-    const auto find = [&](int u) {
-        while (u < units && !data[u / count]) u += block_subgroups;
-        if (u < units) work.w.data = data[u / count], work.w.scale = scale[u / count];
-        return u;
+    struct Place {
+        int unit, matrix, segment;
     };
-    Reader reader;
-    int u = find(first);
-    if (u < units) reader.start(work, {row0, u % count, 16});
+    const auto settle = [&](Place &at) { // the next unit, from `unit` on, whose matrix is there
+        while (at.unit < units) {
+            while (at.segment >= count) at.segment -= count, ++at.matrix;
+            if (data[at.matrix]) break;
+            at.unit += every, at.segment += every;
+        }
+        return at.unit < units;
+    };
+    const auto aim = [&](RegularReader<F> &reader, const Place &at) {
+        work.w.data = data[at.matrix], work.w.scale = scale[at.matrix];
+        reader.aim(work, {row0, at.segment, 16});
+    };
+    Place at{first, 0, first};
+    RegularReader<F> reader;
+    if (settle(at) && regular) aim(reader, at), reader.start();
+    stage();
+    const auto store = [&](int unit, const float(&c)[4]) {
+        float *to = sums + unit * 16;
+        if (lane % 4 == 0) to[lane / 4] = c[0], to[lane / 4 + 8] = c[2];
+    };
+    bool right = regular;
 #pragma unroll 1
-    while (u < units) {
-        const int me = u;
-        const auto go_on = [&](Reader &to) {
-            u = find(me + block_subgroups);
-            if (u < units) to.aim(work, {row0, u % count, 16});
-            return u < units;
+    while (regular && at.unit < units) {
+        Place next{at.unit + every, at.matrix, at.segment + every};
+        const bool more = settle(next);
+        const auto go_on = [&](RegularReader<F> &to) {
+            if (more) aim(to, next);
+            return more;
         };
+        float c[4];
+        right &= reader.multiply(like.columns, at.segment, go_on, xs + at.matrix * pitch + at.segment * segment, pitch, 1,
+                                 zeros, c);
+        store(at.unit, c);
+        at = next;
+    }
+    if (right) return;
+    at = Place{first, 0, first};
+#pragma unroll 1
+    while (settle(at)) {
+        work.w.data = data[at.matrix], work.w.scale = scale[at.matrix];
+        AnyUnit<F> any(work, {row0, at.segment, 16});
         float c[1][4];
-        reader.multiply(like.columns, me % count, go_on, xs + me / count * pitch + me % count * segment, pitch, 1, zeros,
-                        c);
-        float *to = sums + me * 16;
-        if (lane % 4 == 0) to[lane / 4] = c[0][0], to[lane / 4 + 8] = c[0][2];
-    }
-}
-template <class F, class... Rest>
-__device__ __forceinline__ void down_units_of(const Matrix &like, const Rest &...rest) {
-    if (RegularReader<F>::takes(like)) down_units<RegularReader<F>>(like, rest...);
-    else down_units<AnyReader<F>>(like, rest...);
-}
-template <class... Rest> __device__ __forceinline__ void down_units(const Matrix &like, const Rest &...rest) {
-    switch (like.dtype) {
-    case DSV4_FP4_E2M1: down_units_of<Fp4>(like, rest...); break;
-    case DSV4_FP8_E4M3: down_units_of<Fp8>(like, rest...); break;
-    default: down_units_of<Bf16>(like, rest...);
-    }
-}
-__device__ __forceinline__ void stage_down(const Work &work, int columns, uint16_t *to) {
-    const int K = work.w.columns;
-    switch (work.w.dtype) {
-    case DSV4_FP4_E2M1: stage_inputs<Fp4>(work, 0, columns, 0, padded(K), to, pitch_of(K)); break;
-    case DSV4_FP8_E4M3: stage_inputs<Fp8>(work, 0, columns, 0, padded(K), to, pitch_of(K)); break;
-    default: stage_inputs<Bf16>(work, 0, columns, 0, padded(K), to, pitch_of(K));
+        any_segment<F, 1>(any, like.columns, xs + at.matrix * pitch + at.segment * segment, pitch, 1, c);
+        store(at.unit, c[0]);
+        at.unit += every, at.segment += every;
     }
 }
 
-/// Grid: row tiles.
+__device__ __forceinline__ void stage_down(const Matrix &like, const float *x, int rows, uint16_t *to) {
+    Work work = {};
+    work.w = like, work.divisor = 1, work.x = x, work.ldx = like.columns;
+    const int K = like.columns;
+    switch (like.dtype) {
+    case DSV4_FP4_E2M1: stage_inputs<Fp4>(work, 0, rows, 0, padded(K), to, pitch_of(K)); break;
+    case DSV4_FP8_E4M3: stage_inputs<Fp8>(work, 0, rows, 0, padded(K), to, pitch_of(K)); break;
+    default: stage_inputs<Bf16>(work, 0, rows, 0, padded(K), to, pitch_of(K));
+    }
+}
+
+/// Grid: row tiles. The route is there before the kernel before this one lets it begin (multiply_few).
 __global__ void __launch_bounds__(block_threads, 2) down_kernel(DSV4_PARAMETER Down a) {
-    enter_kernel();
-    DSV4_SHARED(const uint8_t *, places, [2][most_active]);
-    if (!a.step.tokens()) return;
+    let_next_begin();
+    DSV4_SHARED(DownShared, at, [1]);
+    if (!a.step.tokens()) return wait_for_former();
+    const int shared_count = a.shared_units(), count = segments_of(a.like.columns), me = subgroup_of_block();
     float *sums = dynamic_shared<float>();
-    const int shared_count = a.shared_units(), count = segments_of(a.like.columns), pitch = pitch_of(a.like.columns);
     auto *zeros = reinterpret_cast<uint16_t *>(sums + (a.units() + 1) / 2 * 32 + 16); // in other banks than shared_xs
     uint16_t *shared_xs = zeros + 32 + zeros_bytes / 2;
     uint16_t *xs = shared_xs + (a.shared.data ? pitch_of(a.shared.columns) : 0);
@@ -94,36 +126,43 @@ __global__ void __launch_bounds__(block_threads, 2) down_kernel(DSV4_PARAMETER D
     if (int(threadIdx.x) < a.active) {
         const int32_t e = reinterpret_cast<const int32_t *>(a.route)[threadIdx.x];
         const bool there = e >= 0 && e < a.experts;
-        places[0][threadIdx.x] = there ? a.list[e].data : nullptr;
-        places[1][threadIdx.x] = there ? a.list[e].scale : nullptr;
-    }
-    Work work = {};
-    work.w = a.like, work.divisor = 1, work.x = a.hidden, work.ldx = a.like.columns;
-    stage_down(work, a.active, xs);
-    if (a.shared.data) {
-        work.w = a.shared, work.x = a.shared_hidden, work.ldx = a.shared.columns;
-        stage_down(work, 1, shared_xs);
+        at->data[threadIdx.x] = there ? a.list[e].data : nullptr;
+        at->scale[threadIdx.x] = there ? a.list[e].scale : nullptr;
     }
     __syncthreads();
-    const int me = subgroup_of_block();
-    if (shared_count) down_units(a.shared, &a.shared.data, &a.shared.scale, me, shared_count, row0, shared_xs, 0,
-                   zeros, sums);
-    // The subgroups that had none of the shared expert's units begin.
-    const int routed = (me + block_subgroups - shared_count % block_subgroups) % block_subgroups;
-    down_units(a.like, places[0], places[1], routed, a.active * count, row0, xs, pitch, zeros,
-               sums + shared_count * 16);
+    const auto stage = [&] {
+        wait_for_former();
+        stage_down(a.like, a.hidden, a.active, xs);
+        if (a.shared.data) stage_down(a.shared, a.shared_hidden, 1, shared_xs);
+        __syncthreads();
+    };
+    const int sharing = a.shared_subgroups();
+    const bool shares = me < sharing;
+    const Matrix &like = shares ? a.shared : a.like;
+    const uint8_t *const *data = shares ? &a.shared.data : at->data, *const *scale = shares ? &a.shared.scale : at->scale;
+    const int first = shares ? me : me - sharing, every = shares ? sharing : block_subgroups - sharing;
+    const int units = shares ? shared_count : a.active * count;
+    const uint16_t *x = shares ? shared_xs : xs;
+    float *to = sums + (shares ? 0 : shared_count * 16);
+    switch (like.dtype) { // every subgroup stages once, wherever it is
+    case DSV4_FP4_E2M1: down_units<Fp4>(like, data, scale, first, every, units, row0, x, zeros, to, stage); break;
+    case DSV4_FP8_E4M3: down_units<Fp8>(like, data, scale, first, every, units, row0, x, zeros, to, stage); break;
+    default: down_units<Bf16>(like, data, scale, first, every, units, row0, x, zeros, to, stage);
+    }
     __syncthreads();
     const int row = row0 + int(threadIdx.x);
     if (threadIdx.x >= 16 || row >= a.like.rows) return;
     const float *from = sums + threadIdx.x;
     const auto whole = [&](int first, int segments) {
         float sum = from[first * 16];
+#pragma unroll 4
         for (int s = 1; s < segments; ++s) sum += from[(first + s) * 16];
         return sum;
     };
     float sum = 0;
+#pragma unroll 1
     for (int pair = 0; pair < a.active; ++pair)
-        if (places[0][pair]) sum += whole(shared_count + pair * count, count);
+        if (at->data[pair]) sum += whole(shared_count + pair * count, count);
     if (shared_count) sum += whole(0, shared_count);
     a.y[row] = sum;
 }

@@ -72,7 +72,7 @@ struct Experts {
         float *y[2];
         int64_t ldy;
         int32_t rows, columns; // of a matrix
-        int32_t repeat;        // of KERNEL_FEW
+        int32_t repeat, blocks; // of KERNEL_FEW: of a matrix; the blocks of all matrices lie in one row
     };
     StepView step;
     Plan plan;
@@ -90,14 +90,22 @@ struct Experts {
 
     static constexpr bool of_the_step = true; // the route says whose weights to read
     __device__ __forceinline__ bool find(Work &work, Kernel kernel, int width) const {
-        const bool is_shared = int32_t(blockIdx.y) < shared_blocks;
-        const int32_t y = int32_t(blockIdx.y) - (is_shared ? 0 : shared_blocks);
+        int32_t x = int32_t(blockIdx.x), y = int32_t(blockIdx.y);
+        bool is_shared = y < shared_blocks;
+        int matrix = 0;
+        if (kernel == KERNEL_FEW) {
+            const int32_t before = shared_blocks * shared.blocks;
+            is_shared = x < before;
+            if (!is_shared) x -= before, y = x / routed.blocks, x -= y * routed.blocks;
+        } else {
+            if (!is_shared) y -= shared_blocks;
+            const Side &side = is_shared ? shared : routed;
+            const int height = height_of(kernel, side.columns), blocks = (side.rows + height - 1) / height;
+            matrix = x / blocks, x -= matrix * blocks;
+        }
         const Side &side = is_shared ? shared : routed;
-        const int height = height_of(kernel, side.columns, paired ? 8 : 16, side.repeat),
-                  blocks = (side.rows + height - 1) / height;
-        const int matrix = int(blockIdx.x) / blocks;
         work = {};
-        work.block = int(blockIdx.x) % blocks, work.repeat = side.repeat;
+        work.block = x, work.repeat = side.repeat;
         if (matrix >= matrices) return false;
         if (is_shared) {
             work.w = shared_matrix[matrix];

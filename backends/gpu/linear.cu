@@ -192,9 +192,13 @@ void multiply_on_matrix_units(dsv4_queue &queue, Dense d) {
             while (d.repeat > 1 && sums * size_t(d.repeat) + pitch * size_t(columns) > room) --d.repeat;
             blocks = number_blocks(d, KERNEL_FEW, tile, d.repeat);
         }
-        const bool bf16 =
-            std::all_of(d.items, d.items + d.count, [](const Dense::Item &i) { return i.w.dtype == DSV4_BF16; });
-        launch_early(bf16 ? multiply_few<Dense, true> : multiply_few<Dense, false>, dim3(blocks), block_threads,
+        const auto all = [&](int32_t type) {
+            return std::all_of(d.items, d.items + d.count, [&](const Dense::Item &i) { return i.w.dtype == type; });
+        };
+        const auto kernel = all(DSV4_BF16)       ? multiply_few<Dense, DSV4_BF16>
+                            : all(DSV4_FP8_E4M3) ? multiply_few<Dense, DSV4_FP8_E4M3>
+                                                 : multiply_few<Dense, -1>;
+        launch_early(kernel, dim3(blocks), block_threads,
                      sums * size_t(d.repeat) + pitch * size_t(columns), queue.stream(), d, columns, tile);
         return;
     }

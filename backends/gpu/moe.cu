@@ -148,7 +148,7 @@ class Call {
 
     unsigned row_blocks(const Experts &e, Kernel kernel) const {
         const auto of = [&](const Experts::Side &side) {
-            return ceil_div(side.rows, height_of(kernel, side.columns, e.paired ? 8 : 16, side.repeat));
+            return ceil_div(side.rows, height_of(kernel, side.columns));
         };
         return unsigned(e.matrices * std::max(of(e.routed), has_shared_ ? of(e.shared) : 0));
     }
@@ -179,9 +179,14 @@ class Call {
             set_repeats(e, like, shared_like);
             while (std::max(e.routed.repeat, e.shared.repeat) > 1 && sums() + staged > room())
                 e.routed.repeat = std::max(1, e.routed.repeat - 1), e.shared.repeat = std::max(1, e.shared.repeat - 1);
-            launch_early(multiply_few<Experts, false>,
-                         dim3(row_blocks(e, KERNEL_FEW), unsigned(groups_ + e.shared_blocks)), block_threads,
-                         sums() + staged, queue_.stream(), e, int(at_once(longest)), e.paired ? 8 : 16);
+            const int tile = e.paired ? 8 : 16;
+            for (Experts::Side *side : {&e.routed, &e.shared})
+                if (side->rows)
+                    side->blocks = int32_t(
+                        ceil_div(side->rows, height_of(KERNEL_FEW, side->columns, tile, std::max(1, side->repeat))));
+            launch_early(multiply_few<Experts, -1>,
+                         dim3(unsigned(groups_ * e.routed.blocks + e.shared_blocks * e.shared.blocks)), block_threads,
+                         sums() + staged, queue_.stream(), e, int(at_once(longest)), tile);
             return;
         }
         const size_t routed = size_t(rows.grid) * size_t(padded(e.routed.columns)),

@@ -23,8 +23,12 @@
 
 namespace dsv4::gpu {
 
+#ifndef DSV4_FP8_BLOCKS
+#define DSV4_FP8_BLOCKS 2
+#endif
 constexpr int segment = 512;
 constexpr int block_threads = 256, block_subgroups = block_threads / subgroup_size;
+static_assert(block_subgroups == 8); // tiles_of
 
 __host__ __device__ constexpr int segments_of(int columns) { return (columns + segment - 1) / segment; }
 /// Rows of k as they lie in packed activations: whole groups of every format.
@@ -68,13 +72,14 @@ __host__ __device__ inline int ways_of(int columns) {
 /// Row tiles of a block of KERNEL_FEW, so that its subgroups have a segment each.
 __host__ __device__ inline int tiles_of(int columns) {
     const int n = segments_of(columns);
-    return n >= block_subgroups ? 1 : block_subgroups / n;
+    return n == 1 ? 8 : n == 2 ? 4 : n <= 4 ? 2 : 1;
 }
 
+constexpr int most_repeats = 8;
 /// How often a block of KERNEL_FEW goes on, so that `blocks` of them become one wave, or as near as that gets: the next
 /// rows are then on their way while these are multiplied, and activations are staged once for all.
 inline int few_repeats(int64_t blocks, int64_t at_once) {
-    return int(blocks < 8 * at_once ? (blocks + at_once - 1) / at_once : 8);
+    return int(blocks < most_repeats * at_once ? (blocks + at_once - 1) / at_once : most_repeats);
 }
 constexpr int few_blocks_per_processor = 2;
 
@@ -116,33 +121,48 @@ template <class F> __device__ __forceinline__ uint4 pack_piece(const float (&v)[
                       pack_bf16(v[F::order(4)], v[F::order(5)]), pack_bf16(v[F::order(6)], v[F::order(7)]));
 }
 
-/// Eight input values of a column at k (< w.columns), whatever the input is made of.
-__device__ __forceinline__ void load_input(const Work &work, int32_t column, int k, float (&v)[8]) {
-    const int64_t at = work.input_row(column) * work.ldx + k;
-    load_eight(work.x + at, v);
+/// Eight input values of a column at k (< w.columns), as they lie in memory.
+__device__ __forceinline__ void load_plain_input(const Work &work, int32_t column, int k, float (&v)[8]) {
+    load_eight(work.x + work.input_row(column) * work.ldx + k, v);
     if (work.residual)
 #pragma unroll
         for (int i = 0; i < 8; ++i) v[i] -= round_bf16(v[i]);
+}
+/// The same, whatever the input is made of.
+__device__ __forceinline__ void load_input(const Work &work, int32_t column, int k, float (&v)[8]) {
+    load_plain_input(work, column, k, v);
     if (!work.up) return;
     float up[8];
-    load_eight(work.up + at, up);
+    load_eight(work.up + work.input_row(column) * work.ldx + k, up);
     const float weight = work.weight ? weight_of_pair(work.weight, work.output_row(column), work.active) : 1.0f;
 #pragma unroll
     for (int i = 0; i < 8; ++i) v[i] = swiglu(v[i], up[i], work.limit, weight);
 }
 
-/// Columns [column, column + count) at k in [begin, end) into shared memory; zeros behind the end of k.
+/// Columns [column, column + count) at k in [begin, end) into shared memory; zeros behind the end of k. Inputs of one
+/// buffer (work.up is NULL).
 template <class F>
 __device__ __forceinline__ void stage_inputs(const Work &work, int column, int count, int begin, int end, uint16_t *to,
                                              int pitch) {
+    constexpr int together = 2; // pieces of a thread whose loads are in flight together
     const int pieces = (end - begin) / 8;
 #pragma unroll 1
-    for (int i = int(threadIdx.x); i < count * pieces; i += block_threads) {
-        const int c = i / pieces, q = i % pieces, k = begin + piece_start<F>(q);
-        float v[8] = {};
-        if (k < work.w.columns) load_input(work, column + c, k, v);
-        *reinterpret_cast<uint4 *>(to + c * pitch + q * 8) = pack_piece<F>(v);
-    }
+    for (int c = 0; c < count; ++c)
+#pragma unroll 1
+        for (int first = int(threadIdx.x); first < pieces; first += together * block_threads) {
+            float v[together][8];
+#pragma unroll
+            for (int n = 0; n < together; ++n) {
+                const int q = first + n * block_threads, k = begin + piece_start<F>(q);
+#pragma unroll
+                for (int i = 0; i < 8; ++i) v[n][i] = 0;
+                if (q < pieces && k < work.w.columns) load_plain_input(work, column + c, k, v[n]);
+            }
+#pragma unroll
+            for (int n = 0; n < together; ++n)
+                if (const int q = first + n * block_threads; q < pieces)
+                    *reinterpret_cast<uint4 *>(to + c * pitch + q * 8) = pack_piece<F>(v[n]);
+        }
 }
 
 /// A row tile and a segment of k.
@@ -277,138 +297,137 @@ template <class F> struct Chunks {
     }
 };
 
-/// The units of a subgroup, one after the other, of any matrix: what is read next is on its way while this is
-/// multiplied. The loops are not unrolled further than they say: a step runs this code once a layer, and has to fetch
-/// its instructions from wherever they are by then.
-template <class F> class AnyReader {
-  public:
-    __device__ __forceinline__ void start(const Work &work, const Unit &unit) {
-        aim(work, unit);
-        raw_.load(cursor_, work.w.columns);
-    }
-    __device__ __forceinline__ void aim(const Work &work, const Unit &unit) { cursor_.begin(work, unit); }
+/// What is read of a unit by any_segment().
+template <class F> struct AnyUnit {
+    Raw<F> raw; // its first chunk
+    Cursor<F> cursor;
+    int32_t segment;
 
-    /// sums of segment s, of `columns` columns; xs, in shared memory, begins at it. go_on(reader) aims at the next unit,
-    /// or returns false.
-    template <int tiles, class GoOn>
-    __device__ __forceinline__ void multiply(int32_t k_end, int s, GoOn &&go_on, const uint16_t *xs, int pitch,
-                                             int columns, const uint16_t *, float (&sums)[tiles][4]) {
-#pragma unroll
-        for (int n = 0; n < tiles; ++n) sums[n][0] = sums[n][1] = sums[n][2] = sums[n][3] = 0;
-#pragma unroll 1
-        for (int chunk = 0; chunk < Chunks<F>::per_segment; ++chunk) {
-            Raw<F> next = raw_;
-            bool more = true;
-            if (chunk + 1 < Chunks<F>::per_segment) cursor_.advance(Raw<F>::groups);
-            else more = go_on(*this);
-            if (more) next.load(cursor_, k_end);
-            multiply_chunk<F, tiles>(raw_, xs + chunk * Raw<F>::groups * F::slabs * 32, pitch, columns,
-                                     Chunks<F>::groups(k_end, s, chunk), sums);
-            raw_ = next;
-        }
+    __device__ __forceinline__ AnyUnit(const Work &work, const Unit &unit) : segment(unit.segment) {
+        cursor.begin(work, unit);
+        raw.load(cursor, work.w.columns);
     }
-
-  private:
-    Raw<F> raw_;
-    Cursor<F> cursor_;
 };
 
-/// The same for rows of whole pairs of chunks with scales as published checkpoints have them: nothing is asked on the
-/// way. Up to 8 columns; those that are not there are multiplied with zeros.
+/// sums of one unit, `columns` columns, of any matrix; xs, in shared memory, begins at its segment. Loops are not
+/// unrolled further than they say: a step runs this code once a layer, and has to fetch its instructions from wherever
+/// they are by then.
+template <class F, int tiles>
+__device__ __forceinline__ void any_segment(AnyUnit<F> &unit, int32_t k_end, const uint16_t *xs, int pitch, int columns,
+                                            float (&sums)[tiles][4]) {
+#pragma unroll
+    for (int n = 0; n < tiles; ++n) sums[n][0] = sums[n][1] = sums[n][2] = sums[n][3] = 0;
+#pragma unroll 1
+    for (int chunk = 0; chunk < Chunks<F>::per_segment; ++chunk) {
+        Raw<F> next = unit.raw;
+        unit.cursor.advance(Raw<F>::groups);
+        if (chunk + 1 < Chunks<F>::per_segment) next.load(unit.cursor, k_end);
+        multiply_chunk<F, tiles>(unit.raw, xs + chunk * Raw<F>::groups * F::slabs * 32, pitch, columns,
+                                 Chunks<F>::groups(k_end, unit.segment, chunk), sums);
+        unit.raw = next;
+    }
+}
+
+/// The units of a subgroup, one after the other, of a matrix with rows of whole rounds of four groups and with scales as
+/// published checkpoints have them: nothing is asked on the way, and three to four groups of every thread are in
+/// flight. Up to 8 columns; those that are not there are multiplied with zeros.
 template <class F> class RegularReader {
   public:
     static constexpr int scale_values = F::slabs == 4 ? 32 : 128; // of a row
-    static constexpr int chunk_values = Raw<F>::groups * 32 * F::slabs, chunk_bytes = Raw<F>::groups * 64;
-    static constexpr int zeros = chunk_values; // of them in shared memory
+    static constexpr int ahead = F::slabs == 4 ? 2 : 4; // groups, a round
+    static constexpr int group_values = 32 * F::slabs, round_values = ahead * group_values;
+    static constexpr int rounds = segment / round_values;
 
     __device__ static __forceinline__ bool takes(const Matrix &w) {
-        if (w.columns % (2 * chunk_values)) return false;
+        if (w.columns % round_values) return false;
         return F::slabs == 1 || (w.scale_dtype && w.scale_block_columns == scale_values);
     }
-    __device__ __forceinline__ void start(const Work &work, const Unit &unit) {
-        aim(work, unit);
-        load(raw_);
+    /// What is aimed at is on its way.
+    __device__ __forceinline__ void start() {
+#pragma unroll
+        for (int i = 0; i < ahead; ++i) load(i);
+        advance();
     }
     __device__ __forceinline__ void aim(const Work &work, const Unit &unit) {
         const RowPair pair(work, unit, F::slabs > 1);
         const int t = lane_of_subgroup() % 4;
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            row_[half] = pair.row[half] + int64_t(unit.segment) * (segment / chunk_values * chunk_bytes) + t * 16;
+            row_[half] = pair.row[half] + int64_t(unit.segment) * (segment / group_values * 64) + t * 16;
             if (F::slabs > 1)
                 scale_[half] =
                     pair.scale[half] + unit.segment * (segment / scale_values) + t * (8 * F::slabs) / scale_values;
         }
     }
-    template <int tiles, class GoOn>
-    __device__ __forceinline__ void multiply(int32_t k_end, int s, GoOn &&go_on, const uint16_t *xs, int pitch,
-                                             int columns, const uint16_t *zeros, float (&sums)[tiles][4]) {
-        static_assert(tiles == 1);
+    /// sums of segment s; xs, in shared memory, begins at it, zeros are zeros_bytes there. go_on(reader) aims at the
+    /// next unit, or returns false. Returns whether they are right: not if a scale is above what one bf16 factor can
+    /// hold (never seen, but legal).
+    template <class GoOn>
+    __device__ __forceinline__ bool multiply(int32_t k_end, int s, GoOn &&go_on, const uint16_t *xs, int pitch,
+                                             int columns, const uint16_t *zeros, float (&sums)[4]) {
         const int g = lane_of_subgroup() / 4, t = lane_of_subgroup() % 4;
         const uint16_t *b = (g < columns ? xs + g * pitch : zeros) + t * 8;
-        const int step = g < columns ? chunk_values : 0;
-        int pairs = min(k_end - s * segment, segment) / (2 * chunk_values);
-        sums[0][0] = sums[0][1] = sums[0][2] = sums[0][3] = 0;
+        const int step = g < columns ? group_values : 0;
+        uint32_t scales = 0; // at least the largest
+        sums[0] = sums[1] = sums[2] = sums[3] = 0;
 #pragma unroll 1
-        for (; pairs; --pairs) {
-            Raw<F> next;
-            load(next);
-            multiply_whole(raw_, b, sums[0]);
-            if (pairs > 1 || go_on(*this)) load(raw_);
-            multiply_whole(next, b + step, sums[0]);
-            b += 2 * step;
+        for (int left = min(k_end - s * segment, segment) / round_values; left; --left) {
+            const bool more = left > 1 || go_on(*this);
+#pragma unroll
+            for (int i = 0; i < ahead; ++i) {
+                if (F::slabs > 1) scales |= scale_of_[i][0] | scale_of_[i][1];
+                multiply_group(i, b, sums);
+                b += step;
+                if (more) load(i);
+            }
+            advance();
         }
+        return !(F::slabs > 1 && subgroup_ballot(scales >= 255u - F::bias));
     }
 
   private:
-    __device__ __forceinline__ void load(Raw<F> &raw) {
+    __device__ __forceinline__ void load(int i) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-#pragma unroll
-            for (int i = 0; i < Raw<F>::groups; ++i) {
-                raw.row[half][i] = load_once(reinterpret_cast<const uint4 *>(row_[half] + i * 64));
-                if (F::slabs > 1) // a group of FP4 has four scales, one for each thread; a chunk of FP8 has one
-                    raw.scale[half][i] =
-                        F::slabs == 4 || i == 0 ? __ldg(scale_[half] + i * 4) : raw.scale[half][0];
-            }
-            row_[half] += chunk_bytes;
-            if (F::slabs > 1) scale_[half] += chunk_values / scale_values;
+            raw_[i][half] = load_once(reinterpret_cast<const uint4 *>(row_[half] + i * 64));
+            if (F::slabs > 1) // a group of FP4 has four scales, one for each thread; two of FP8 have one
+                scale_of_[i][half] = __ldg(scale_[half] + i * group_values / scale_values);
         }
     }
-    template <bool large>
-    __device__ static __forceinline__ void multiply_groups(const Raw<F> &raw, const uint16_t *b, float (&sums)[4]) {
+    __device__ __forceinline__ void advance() {
 #pragma unroll
-        for (int i = 0; i < Raw<F>::groups; ++i) {
-            PairScale scale[2] = {};
-            if (F::slabs > 1)
-                scale[0] = scale_of<F, large>(raw.scale[0][i]), scale[1] = scale_of<F, large>(raw.scale[1][i]);
-#pragma unroll
-            for (int s = 0; s < F::slabs; ++s) {
-                uint32_t a[2][4];
-#pragma unroll
-                for (int half = 0; half < 2; ++half) {
-                    uint32_t words[F::words];
-#pragma unroll
-                    for (int j = 0; j < F::words; ++j) words[j] = word_of(raw.row[half][i], s * F::words + j);
-                    decode_piece<F, large>(words, scale[half], a[half]);
-                }
-                const uint4 v = *reinterpret_cast<const uint4 *>(b + (i * F::slabs + s) * 32);
-                const uint32_t first[4] = {a[0][0], a[1][0], a[0][1], a[1][1]}, b0[2] = {v.x, v.y};
-                const uint32_t second[4] = {a[0][2], a[1][2], a[0][3], a[1][3]}, b1[2] = {v.z, v.w};
-                mma_bf16_m16n8k16(sums, first, b0);
-                mma_bf16_m16n8k16(sums, second, b1);
-            }
+        for (int half = 0; half < 2; ++half) {
+            row_[half] += ahead * 64;
+            if (F::slabs > 1) scale_[half] += round_values / scale_values;
         }
     }
-    __device__ static __forceinline__ void multiply_whole(const Raw<F> &raw, const uint16_t *b, float (&sums)[4]) {
-        if (F::slabs > 1 && subgroup_ballot(raw.any_large())) multiply_groups<true>(raw, b, sums);
-        else multiply_groups<false>(raw, b, sums);
+    __device__ __forceinline__ void multiply_group(int i, const uint16_t *b, float (&sums)[4]) {
+        PairScale scale[2] = {};
+        if (F::slabs > 1)
+            scale[0] = scale_of<F, false>(scale_of_[i][0]), scale[1] = scale_of<F, false>(scale_of_[i][1]);
+#pragma unroll
+        for (int s = 0; s < F::slabs; ++s) {
+            uint32_t a[2][4];
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                uint32_t words[F::words];
+#pragma unroll
+                for (int j = 0; j < F::words; ++j) words[j] = word_of(raw_[i][half], s * F::words + j);
+                decode_piece<F, false>(words, scale[half], a[half]);
+            }
+            const uint4 v = *reinterpret_cast<const uint4 *>(b + s * 32);
+            const uint32_t first[4] = {a[0][0], a[1][0], a[0][1], a[1][1]}, b0[2] = {v.x, v.y};
+            const uint32_t second[4] = {a[0][2], a[1][2], a[0][3], a[1][3]}, b1[2] = {v.z, v.w};
+            mma_bf16_m16n8k16(sums, first, b0);
+            mma_bf16_m16n8k16(sums, second, b1);
+        }
     }
 
-    Raw<F> raw_;
+    uint4 raw_[ahead][2];
+    uint32_t scale_of_[ahead][2]; // E8M0 bytes
     const uint8_t *row_[2], *scale_[2];
 };
-constexpr int zeros_bytes = 512; // RegularReader::zeros of any format
+constexpr int zeros_bytes = 512; // as many as a group of any format takes of a column
 
 // ---- few ------------------------------------------------------------------------------------------------------------
 
@@ -448,65 +467,75 @@ __device__ __forceinline__ void add_units(const Work &work, const float *sums, i
     }
 }
 
-template <class Reader, class F>
-__device__ __forceinline__ void few_block(const Work &work, int columns_at_once, int tile_height) {
+template <class F> __device__ __forceinline__ void few_block(const Work &work, int columns_at_once, int tile_height) {
     const int K = work.w.columns, count = segments_of(K), pitch = pitch_of(K), tiles = tiles_of(K) * work.repeat;
-    const int subgroup = subgroup_of_block(), row_block = work.first + work.block * tiles * tile_height;
-    const int units = tiles * count;
+    const int units = tiles * count, row_block = work.first + work.block * tiles * tile_height;
     float *sums = dynamic_shared<float>();
     auto *xs = reinterpret_cast<uint16_t *>(dynamic_shared<uint8_t>() + sums_bytes(K, work.repeat));
     auto *zeros = reinterpret_cast<uint16_t *>(sums + units * 128 + 16);
-    const auto unit_of = [&](int u) { return Unit{row_block + u / count * tile_height, u % count, tile_height}; };
+    const bool regular = RegularReader<F>::takes(work.w);
+    const auto settle = [&](Unit &unit) { // segments beyond the last are those of the next tiles
+        while (unit.segment >= count) unit.segment -= count, unit.row0 += tile_height;
+    };
     if (threadIdx.x < zeros_bytes / 4) reinterpret_cast<uint32_t *>(zeros)[threadIdx.x] = 0;
 #pragma unroll 1
     for (int column = work.column; column < work.columns; column += columns_at_once) {
         const int columns = min(columns_at_once, work.columns - column);
-        Reader reader;
-        if (subgroup < units) reader.start(work, unit_of(subgroup)); // on its way while activations are staged
+        int u = subgroup_of_block();
+        Unit unit{row_block, u, tile_height};
+        settle(unit);
+        RegularReader<F> reader;
+        if (regular && u < units) reader.aim(work, unit), reader.start(); // on its way while activations are staged
         if (column == work.column) wait_for_former();
         else __syncthreads();
         stage_inputs<F>(work, column, columns, 0, padded(K), xs, pitch);
         __syncthreads();
+        bool right = regular;
 #pragma unroll 1
-        for (int u = subgroup; u < units; u += block_subgroups) {
-            const auto go_on = [&](Reader &to) {
-                const bool more = u + block_subgroups < units;
-                if (more) to.aim(work, unit_of(u + block_subgroups));
-                return more;
+        for (; regular && u < units; u += block_subgroups) {
+            Unit next = unit;
+            next.segment += block_subgroups;
+            settle(next);
+            const auto go_on = [&](RegularReader<F> &to) {
+                if (u + block_subgroups < units) to.aim(work, next);
+                return u + block_subgroups < units;
             };
-            float c[1][4];
-            reader.multiply(K, u % count, go_on, xs + u % count * segment, pitch, columns, zeros, c);
-            store_unit(sums + u * 128, c[0]);
+            float c[4];
+            right &= reader.multiply(K, unit.segment, go_on, xs + unit.segment * segment, pitch, columns, zeros, c);
+            store_unit(sums + u * 128, c);
+            unit = next;
         }
+        if (!right)
+#pragma unroll 1
+            for (u = subgroup_of_block(); u < units; u += block_subgroups) {
+                unit = Unit{row_block + u / count * tile_height, u % count, tile_height};
+                AnyUnit<F> any(work, unit);
+                float c[1][4];
+                any_segment<F, 1>(any, K, xs + unit.segment * segment, pitch, columns, c);
+                store_unit(sums + u * 128, c[0]);
+            }
         __syncthreads();
         add_units(work, sums, row_block, tile_height, tiles, count, column, columns);
     }
 }
-template <class F> __device__ __forceinline__ void few_block(const Work &work, int columns_at_once, int tile_height) {
-    if (RegularReader<F>::takes(work.w)) few_block<RegularReader<F>, F>(work, columns_at_once, tile_height);
-    else few_block<AnyReader<F>, F>(work, columns_at_once, tile_height);
-}
 
-/// bf16: of nothing but bf16, which needs fewer registers.
-template <class Source, bool bf16>
-__global__ void __launch_bounds__(block_threads, bf16 ? 3 : few_blocks_per_processor)
+/// only: the type of all weights, or -1: any. Less code to fetch.
+template <class Source, int32_t only>
+__global__ void __launch_bounds__(block_threads, only == DSV4_FP8_E4M3 ? DSV4_FP8_BLOCKS : few_blocks_per_processor)
     multiply_few(DSV4_PARAMETER Source source, int columns_at_once, int tile_height) {
     Work work;
-    let_next_begin();
+    if (!Source::of_the_step) let_next_begin();
     if (Source::of_the_step) wait_for_former();
+    if (Source::of_the_step) let_next_begin(); // who knows by then that the route is there
     const bool found = source.find(work, KERNEL_FEW, 0);
     if (!found) {
         wait_for_former();
         return;
     }
-    if constexpr (bf16) {
-        few_block<Bf16>(work, columns_at_once, tile_height);
-    } else {
-        switch (work.w.dtype) {
-        case DSV4_FP4_E2M1: few_block<Fp4>(work, columns_at_once, tile_height); break;
-        case DSV4_FP8_E4M3: few_block<Fp8>(work, columns_at_once, tile_height); break;
-        default: few_block<Bf16>(work, columns_at_once, tile_height);
-        }
+    switch (only < 0 ? work.w.dtype : only) {
+    case DSV4_FP4_E2M1: few_block<Fp4>(work, columns_at_once, tile_height); break;
+    case DSV4_FP8_E4M3: few_block<Fp8>(work, columns_at_once, tile_height); break;
+    default: few_block<Bf16>(work, columns_at_once, tile_height);
     }
 }
 
@@ -535,13 +564,11 @@ template <class F, int tiles> __device__ __forceinline__ void some_block(const W
     const int row0 = work.first + work.block * 128 + subgroup_of_block() * 16;
     const int columns = min(tiles * 8, work.columns - work.column);
     auto *xs = dynamic_shared<uint16_t>();
-    AnyReader<F> reader;
-    reader.start(work, {row0, s, 16});
+    AnyUnit<F> unit(work, {row0, s, 16});
     stage_inputs<F>(work, work.column, columns, s * segment, min((s + 1) * segment, padded(work.w.columns)), xs, pitch);
     __syncthreads();
     float c[tiles][4];
-    const auto end = [](AnyReader<F> &) { return false; };
-    reader.multiply(work.w.columns, s, end, xs, pitch, columns, nullptr, c);
+    any_segment<F, tiles>(unit, work.w.columns, xs, pitch, columns, c);
     store_fragment<tiles>(work, segments_of(work.w.columns) > 1, s, row0, work.column, c);
 }
 

@@ -65,6 +65,11 @@ __host__ __device__ __forceinline__ uint16_t to_bf16(float x) {
 __host__ __device__ __forceinline__ float round_bf16(float x) { return from_bf16(to_bf16(x)); }
 /// Two neighbours in one register, the first in the low half.
 __host__ __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
+#if defined(DSV4_GPU_CUDA) && defined(__CUDA_ARCH__)
+    uint32_t r; // the same but for the bits of a NaN
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+    return r;
+#endif
     return uint32_t(to_bf16(low)) | uint32_t(to_bf16(high)) << 16;
 }
 

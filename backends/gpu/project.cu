@@ -106,7 +106,7 @@ dsv4_status attention_project(dsv4_queue *queue, const dsv4_batch *batch, const 
         if (!tokens) return;
         if (d % 2)
             throw Failure(DSV4_E_UNSUPPORTED, "a head of " + std::to_string(d) + " dims: an even number is needed");
-        const bool forks = block->ratio && tokens <= 64; // in larger steps one operator alone fills the card
+                const bool forks = block->ratio && tokens <= 64; // in larger steps one operator alone fills the card
         if (forks) queue->fork();
         auto *kv = queue->scratch<float>(SCRATCH_A, size_t(tokens) * size_t(d));
         const Product first[2] = {whole(block->matrix(DSV4_ROLE_WQ_A), x->row(0), qr->row(0)),

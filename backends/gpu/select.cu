@@ -13,7 +13,7 @@ namespace dsv4::gpu {
 namespace {
 
 constexpr int most_packed_dim = 128, packed_pitch = most_packed_dim + 32; // one group of FP4; in shared memory
-constexpr int score_keys = block_subgroups * 32;                          // of a block
+constexpr int most_score_tiles = 4; // of 8 keys, of a subgroup
 constexpr int32_t chunk = 8192;                                           // of scores, where there are more
 constexpr size_t most_scores = size_t(32) << 20;
 
@@ -36,24 +36,18 @@ struct Select {
     __device__ __forceinline__ bool chooses(int32_t t) const { return t < step.tokens() && visible(t) > topk; }
 };
 
-/// A subgroup takes a query: rotation, Hadamard transform, rounding. Grid: heads / 8, tokens.
-__global__ void __launch_bounds__(block_threads) query_kernel(Select a) {
-    enter_kernel();
-    const auto t = int32_t(blockIdx.y);
-    const int h = int(blockIdx.x) * block_subgroups + subgroup_of_block(), lane = lane_of_subgroup(),
-              n = a.cache.index_dim;
-    if (!a.chooses(t) || h >= a.heads) return; // a whole subgroup
-    float *v = dynamic_shared<float>() + subgroup_of_block() * n;
-    float *q = a.q + (int64_t(t) * a.heads + h) * n;
+/// A query of n values, prepared into v, in shared memory.
+__device__ __forceinline__ void query_of_any(const Select &a, const float *q, float *v, int32_t position) {
+    const int n = a.cache.index_dim, lane = lane_of_subgroup();
     for (int i = lane; i < n; i += subgroup_size) v[i] = q[i];
     sync_subgroup();
-    const int32_t position = a.step.position[t];
     float *tail = v + n - a.rope_dims;
     for (int i = lane; i < a.rope_dims / 2; i += subgroup_size) {
         const float2 x = rotated(make_float2(tail[2 * i], tail[2 * i + 1]), turn_at(position, a.rope[i]), a.official);
         tail[2 * i] = x.x, tail[2 * i + 1] = x.y;
     }
     sync_subgroup();
+#pragma unroll 1
     for (int half = 1; half < n; half *= 2) {
         for (int p = lane; p < n / 2; p += subgroup_size) {
             const int i = p / half * 2 * half + p % half;
@@ -63,12 +57,67 @@ __global__ void __launch_bounds__(block_threads) query_kernel(Select a) {
         sync_subgroup();
     }
     const float scale = 1.0f / sqrtf(float(n));
+#pragma unroll 1
     for (int block = 0; block * 32 < n; ++block) {
         const int i = block * 32 + lane;
         const float x = i < n ? settled(v[i] * scale, a.official) : 0.0f;
         const int exponent = fp4_exponent(subgroup_max(fabsf(x)));
         if (i < n) v[i] = a.exact ? x : fake_fp4(x, exponent);
     }
+}
+
+/// The same for 128 values, the same sums of them, in registers: lane l has values l, l + 32, ...
+__device__ __forceinline__ void query_of_four(const Select &a, const float *q, float *v, int32_t position) {
+    constexpr int n = 4 * subgroup_size;
+    const int lane = lane_of_subgroup(), plain = n - a.rope_dims;
+    float x[4];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) x[j] = q[j * subgroup_size + lane];
+#pragma unroll 1
+    for (int at = lane; at < n; at += subgroup_size) { // one of the four at a time: rotations are long code
+        const int j = at / subgroup_size;
+        const float mine = j == 0 ? x[0] : j == 1 ? x[1] : j == 2 ? x[2] : x[3], other = shuffle_xor(mine, 1);
+        float turned = mine;
+        if (at >= plain) {
+            const Turn turn = turn_at(position, a.rope[(at - plain) / 2]);
+            const bool odd = at % 2;
+            const float2 both = rotated(odd ? make_float2(other, mine) : make_float2(mine, other), turn, a.official);
+            turned = odd ? both.y : both.x;
+        }
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+            if (i == j) x[i] = turned;
+    }
+#pragma unroll
+    for (int half = 1; half < subgroup_size; half *= 2)
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            const float other = shuffle_xor(x[j], half);
+            x[j] = lane & half ? other - x[j] : x[j] + other;
+        }
+    const float low[2] = {x[0] + x[1], x[0] - x[1]}, high[2] = {x[2] + x[3], x[2] - x[3]};
+    x[0] = low[0] + high[0], x[1] = low[1] + high[1], x[2] = low[0] - high[0], x[3] = low[1] - high[1];
+    const float scale = 1.0f / sqrtf(float(n));
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+        const float y = settled(x[j] * scale, a.official);
+        const int exponent = fp4_exponent(subgroup_max(fabsf(y)));
+        v[j * subgroup_size + lane] = a.exact ? y : fake_fp4(y, exponent);
+    }
+}
+
+/// A subgroup takes a query: rotation, Hadamard transform, rounding. Grid: heads / 8, tokens.
+__global__ void __launch_bounds__(block_threads) query_kernel(Select a) {
+    enter_kernel();
+    const auto t = int32_t(blockIdx.y);
+    const int h = int(blockIdx.x) * block_subgroups + subgroup_of_block(), lane = lane_of_subgroup(),
+              n = a.cache.index_dim;
+    if (!a.chooses(t) || h >= a.heads) return; // a whole subgroup
+    float *v = dynamic_shared<float>() + subgroup_of_block() * n;
+    float *q = a.q + (int64_t(t) * a.heads + h) * n;
+    const int32_t position = a.step.position[t];
+    if (n == 4 * subgroup_size && a.rope_dims % 2 == 0) query_of_four(a, q, v, position);
+    else query_of_any(a, q, v, position);
     sync_subgroup();
     if (lane == 0) a.weights[int64_t(t) * a.heads + h] *= a.weight_scale;
     if (!a.packed) {
@@ -100,11 +149,11 @@ __device__ __forceinline__ uint4 load_codes(const CacheView &cache, const uint8_
     return make_uint4(w[0], w[1], w[2], w[3]);
 }
 
-/// Scores on the matrix units: sum_h w_h relu(q_h . k). A subgroup takes 32 keys. Grid: keys / 256, tokens of the
-/// slice.
-__global__ void __launch_bounds__(block_threads) score_kernel(Select a) {
+/// Scores on the matrix units: sum_h w_h relu(q_h . k). A subgroup takes `tiles` * 8 keys. Grid: keys / (64 * tiles),
+/// tokens of the slice.
+template <int tiles> __global__ void __launch_bounds__(block_threads) score_kernel(Select a) {
     enter_kernel();
-    constexpr int tiles = 4;
+    constexpr int score_keys = block_subgroups * tiles * 8;
     const auto row = int32_t(blockIdx.y), token = a.first_token + row;
     if (!a.chooses(token)) return;
     const int32_t visible = a.visible(token), block_key = int32_t(blockIdx.x) * score_keys;
@@ -123,7 +172,7 @@ __global__ void __launch_bounds__(block_threads) score_kernel(Select a) {
         weights[h] = h < a.heads ? a.weights[int64_t(token) * a.heads + h] : 0.0f;
 
     const int32_t *table = a.step.table_of(token);
-    const int32_t key0 = block_key + subgroup_of_block() * 32;
+    const int32_t key0 = block_key + subgroup_of_block() * tiles * 8;
     uint32_t b[tiles][4][4];
 #pragma unroll
     for (int n = 0; n < tiles; ++n) {
@@ -225,13 +274,17 @@ __global__ void __launch_bounds__(choose_threads) choose_kernel(Select a) {
     int32_t *out = a.selection + int64_t(token) * a.topk;
     if (visible <= a.topk) {
         for (int32_t i = int32_t(threadIdx.x); i < a.topk; i += choose_threads) out[i] = i < visible ? i : -1;
-    } else if (a.candidates && visible > chunk) { // topk of every chunk, and of the last what it has
-        const int64_t at = int64_t(row) * a.candidates;
-        const int32_t count = visible / chunk * a.topk + min(visible % chunk, a.topk);
-        choose(a.candidate_score + at, a.candidate_index + at, 0, count, a.topk, out, nullptr);
-    } else {
-        choose(a.scores + int64_t(row) * a.columns, nullptr, 0, visible, a.topk, out, nullptr);
+        return;
     }
+    const float *scores = a.scores + int64_t(row) * a.columns;
+    const int32_t *index = nullptr;
+    int32_t count = visible;
+    if (a.candidates && visible > chunk) { // topk of every chunk, and of the last what it has
+        const int64_t at = int64_t(row) * a.candidates;
+        scores = a.candidate_score + at, index = a.candidate_index + at;
+        count = visible / chunk * a.topk + min(visible % chunk, a.topk);
+    }
+    choose(scores, index, 0, count, a.topk, out, nullptr);
 }
 
 } // namespace
@@ -281,7 +334,11 @@ dsv4_status attention_select(dsv4_queue *queue, const dsv4_batch *batch, const d
             const auto count = unsigned(std::min(slice, tokens - a.first_token));
             if (packed) {
                 const auto padded_heads = size_t(round_up(H, 16));
-                launch_early(score_kernel, dim3(unsigned(ceil_div(longest, score_keys)), count), block_threads,
+                // A block for 64 keys until these fill the card.
+                const bool few = ceil_div(longest, 64) * count <= device.properties.processors;
+                const int keys = few ? 64 : 64 * most_score_tiles;
+                launch_early(few ? score_kernel<1> : score_kernel<most_score_tiles>,
+                             dim3(unsigned(ceil_div(longest, keys)), count), block_threads,
                              padded_heads * (packed_pitch * 2 + 4), q.stream(), a);
             } else {
                 launch_early(plain_score_kernel, dim3(unsigned(ceil_div(longest, block_subgroups * 8)), count),
