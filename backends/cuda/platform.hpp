@@ -68,7 +68,12 @@ template <int N> __device__ __forceinline__ void copy_wait() {
 }
 
 /// Weights that are read once: past the first-level cache.
-__device__ __forceinline__ uint4 load_once(const uint4 *p) { return __ldcs(p); }
+/// volatile: where it stands, and not where it would need fewer registers.
+__device__ __forceinline__ uint4 load_once(const uint4 *p) {
+    uint4 v;
+    asm volatile("ld.global.cs.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
+    return v;
+}
 
 void allow_shared(const void *kernel, size_t dynamic_bytes);
 

@@ -159,6 +159,8 @@ dsv4_status attention_attend(dsv4_queue *queue, const dsv4_batch *batch, const d
             a.partial = queue->scratch<float>(SCRATCH_A, sums * size_t(s.head_dim));
             a.stats = queue->scratch<float>(SCRATCH_B, sums * 2);
         }
+        a.eps = s.rms_eps;
+        a.raw = !whole && s.rope_dims <= 2 * subgroup_size && queue->take_put_off(q->row(0));
         const bool tall = s.heads > 16 && attend_bytes(2, 64, s.head_dim) <= p.shared_bytes;
         const auto attend = !wide    ? (whole ? attend_splits<Narrow, true> : attend_splits<Narrow, false>)
                             : !whole ? attend_splits<Spread, false>

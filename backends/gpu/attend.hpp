@@ -32,7 +32,8 @@ struct Attend {
     const float *sink, *rope; // [H], [R/2]
     float *partial, *stats;   // [T, splits, H, d] and [T, splits, H, 2]: sums; largest score and its denominator
     int32_t heads, window, topk, ratio, splits, key_count;
-    float scale;
+    float scale, eps;
+    bool raw; // q: neither normalised nor rotated yet (head_kernel)
 };
 
 /// The keys of a token: its window, then entries.
@@ -255,6 +256,39 @@ __device__ __forceinline__ void sum_values(const Attend &a, const AttendShared &
     }
 }
 
+/// The heads of a block, from `first`, as bf16 into shared memory, as head_kernel leaves them: normalised, then rotated.
+/// At most 32 pairs are rotated.
+template <class S>
+__device__ __forceinline__ void stage_raw_heads(const Attend &a, const AttendShared &s, int32_t token, int first) {
+    constexpr int held = most_head_dim / 2 / subgroup_size;
+    const int d = a.cache.head_dim, pairs = d / 2, plain = (d - a.cache.rope_dims) / 2, pitch = fragment_pitch(d);
+    const int lane = lane_of_subgroup(), turned = plain + (lane + subgroup_size - plain % subgroup_size) % subgroup_size;
+    const Turn turn = turn_at(a.step.position[token], turned < pairs ? a.rope[turned - plain] : 0.0f);
+#pragma unroll 1
+    for (int h = subgroup_of_block(); h < S::heads; h += S::threads / subgroup_size) {
+        const auto *q = reinterpret_cast<const float2 *>(a.q + (int64_t(token) * a.heads + first + h) * d);
+        const bool there = first + h < a.heads;
+        float2 v[held];
+        float sum = 0;
+#pragma unroll
+        for (int j = 0; j < held; ++j) {
+            const int i = lane + j * subgroup_size;
+            v[j] = there && i < pairs ? q[i] : make_float2(0, 0);
+        }
+#pragma unroll
+        for (int j = 0; j < held; ++j) sum = fmaf(v[j].y, v[j].y, fmaf(v[j].x, v[j].x, sum));
+        const float r = 1.0f / sqrtf(subgroup_sum(sum) / float(d) + a.eps);
+#pragma unroll
+        for (int j = 0; j < held; ++j) {
+            const int i = lane + j * subgroup_size;
+            float2 x = make_float2(v[j].x * r, v[j].y * r);
+            if (i == turned) x = rotated(x, turn, false);
+            if (2 * i < (d + 31) / 32 * 32)
+                *reinterpret_cast<uint32_t *>(s.q + h * pitch + 2 * i) = pack_bf16(x.x, x.y);
+        }
+    }
+}
+
 /// Grid: groups of heads; splits, or 1 when `whole`; tokens.
 template <class S, bool whole> __global__ void __launch_bounds__(S::threads, 1) split_kernel(Attend a) {
     enter_kernel();
@@ -271,18 +305,20 @@ template <class S, bool whole> __global__ void __launch_bounds__(S::threads, 1) 
     const int pairs = max(0, min(each, all_pairs - first_pair));
     const AttendShared s = attend_shared<S>(d);
 
+    if (!whole && a.raw) stage_raw_heads<S>(a, s, token, head0);
+    else
 #pragma unroll 1
-    for (int h = subgroup_of_block(); h < S::heads; h += S::threads / subgroup_size)
+        for (int h = subgroup_of_block(); h < S::heads; h += S::threads / subgroup_size)
 #pragma unroll 2
-        for (int at = lane * 8; at < (d + 31) / 32 * 32; at += subgroup_size * 8) {
-            uint4 v = make_uint4(0, 0, 0, 0);
-            if (head0 + h < a.heads && at < d) {
-                const auto *p = reinterpret_cast<const float4 *>(a.q + (int64_t(token) * a.heads + head0 + h) * d + at);
-                const float4 x = p[0], y = p[1];
-                v = make_uint4(pack_bf16(x.x, x.y), pack_bf16(x.z, x.w), pack_bf16(y.x, y.y), pack_bf16(y.z, y.w));
+            for (int at = lane * 8; at < (d + 31) / 32 * 32; at += subgroup_size * 8) {
+                uint4 v = make_uint4(0, 0, 0, 0);
+                if (head0 + h < a.heads && at < d) {
+                    const auto *p = reinterpret_cast<const float4 *>(a.q + (int64_t(token) * a.heads + head0 + h) * d + at);
+                    const float4 x = p[0], y = p[1];
+                    v = make_uint4(pack_bf16(x.x, x.y), pack_bf16(x.z, x.w), pack_bf16(y.x, y.y), pack_bf16(y.z, y.w));
+                }
+                *reinterpret_cast<uint4 *>(s.q + h * pitch + at) = v;
             }
-            *reinterpret_cast<uint4 *>(s.q + h * pitch + at) = v;
-        }
     if (whole)
         for (int i = int(threadIdx.x); i < a.cache.rope_dims / 2; i += S::threads)
             s.turns[i] = turn_at(a.step.position[token], a.rope[i]);

@@ -30,9 +30,17 @@ __device__ __forceinline__ float sums_of_eight(float (&v)[8]) {
     return sum + shuffle_xor(sum, 1);
 }
 
+/// Element k of stream `to` after an expansion: x the streams' before it, weights as hc.pre left them in mix.
+__device__ __forceinline__ float expanded(const float (&x)[4], float y, const float *mix, int to, bool official) {
+    float sum = mix[to] * y;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) sum = fmaf(mix[4 + j * 4 + to], x[j], sum);
+    return official ? round_bf16(sum) : sum;
+}
+
 /// partial [row][piece][mixes + 1]: dot(fn[i], X) over the piece, then sum of squares. A subgroup takes `each` rows,
 /// one after the other. Grid: pieces, groups of mixes, rows.
-template <bool plain> // float32 weights, rows of whole pieces of 8
+template <bool plain, bool due> // float32 weights, rows of whole pieces of 8; four streams of whole pieces, see `due`
 __global__ void mixing_pieces(Collapse w, Rows rows, float *partial, int each) {
     let_next_begin();
     const int lane = lane_of_subgroup(), mixes = w.fn.rows, pieces = int(gridDim.x);
@@ -50,7 +58,20 @@ __global__ void mixing_pieces(Collapse w, Rows rows, float *partial, int each) {
         const float *X = w.streams + int64_t(w.gather ? w.gather[row] : row) * K;
         float *out = partial + (int64_t(row) * pieces + int(blockIdx.x)) * (mixes + 1);
         float x[8] = {}, dot[mixes_at_once];
-        if constexpr (plain) {
+        if constexpr (due) {
+            const int D = w.hidden, to = int(blockIdx.x) * piece / D, c = k - to * D;
+            const float *mix = w.due + int64_t(row) * 20;
+            float streams[4][8], y[8];
+#pragma unroll
+            for (int j = 0; j < 4; ++j) load_eight(X + j * D + c, streams[j]);
+            load_eight(w.y + int64_t(row) * D + c, y);
+#pragma unroll
+            for (int i = 0; i < 8; ++i) {
+                const float all[4] = {streams[0][i], streams[1][i], streams[2][i], streams[3][i]};
+                x[i] = expanded(all, y[i], mix, to, w.official);
+            }
+            if (blockIdx.x == 0 && blockIdx.y == 0 && lane < 20) w.due_copy[row * 20 + lane] = mix[lane];
+        } else if constexpr (plain) {
             if (k < K) load_eight(X + k, x);
         } else {
 #pragma unroll
@@ -155,6 +176,22 @@ template <int most> struct Channels {
         for (int j = 0; j < most; ++j)
             x[j] = j < M && c < D ? *reinterpret_cast<const float4 *>(X + j * D + c) : make_float4(0, 0, 0, 0);
     }
+    /// To what they are after an expansion, in memory too.
+    __device__ __forceinline__ void expand(float4 y, const float *mix, float *X, int D, int c, bool official) {
+        float4 next[most];
+#pragma unroll
+        for (int k = 0; k < most; ++k) {
+            const auto of = [&](float a, float b, float c, float d, float y) {
+                const float all[4] = {a, b, c, d};
+                return expanded(all, y, mix, k, official);
+            };
+            next[k].x = of(x[0].x, x[1].x, x[2].x, x[3].x, y.x), next[k].y = of(x[0].y, x[1].y, x[2].y, x[3].y, y.y);
+            next[k].z = of(x[0].z, x[1].z, x[2].z, x[3].z, y.z), next[k].w = of(x[0].w, x[1].w, x[2].w, x[3].w, y.w);
+            *reinterpret_cast<float4 *>(X + k * D + c) = next[k];
+        }
+#pragma unroll
+        for (int k = 0; k < most; ++k) x[k] = next[k];
+    }
     __device__ __forceinline__ float4 collapse(const float *pre, int M, bool official) const {
         float4 sum = make_float4(0, 0, 0, 0);
 #pragma unroll
@@ -171,10 +208,13 @@ template <int most> struct Channels {
 
 /// Mixing weights of a row, then (block 0 of a row) collapse and norm, or (block 1) what the way back needs. Grid:
 /// rows, 2; the head has no way back and one block.
-template <bool four> // streams, of at most 8192 channels in fours: a row stays in registers
+/// Fours of channels that a thread holds: of four streams, all of a row together; 0: any streams, nothing held. due:
+/// the expansion is done on the way.
+template <int fours, bool due>
 __global__ void __launch_bounds__(finish_threads)
     finish_mixing(Collapse w, Rows rows, const float *partial, int pieces) {
-    constexpr int parts = finish_threads / 32, held = four ? 4 : 1;
+    constexpr bool four = fours > 0;
+    constexpr int parts = finish_threads / 32, held = four ? fours : 1;
     DSV4_SHARED(float, sums, [parts][32]);
     DSV4_SHARED(float, logits, [(2 + most_streams) * most_streams + 1]);
     DSV4_SHARED(float, pre, [most_streams]);
@@ -185,11 +225,21 @@ __global__ void __launch_bounds__(finish_threads)
     const int mixes = w.fn.rows;
     const bool collapses = blockIdx.y == 0;
     if (row >= rows.live()) return;
-    const float *X = w.streams + int64_t(w.gather ? w.gather[row] : row) * M * D;
+    float *X = w.streams + int64_t(w.gather ? w.gather[row] : row) * M * D;
     Channels<four ? 4 : 1> channels[held]; // on their way while the logits are added up
     if (four && collapses)
 #pragma unroll
         for (int i = 0; i < held; ++i) channels[i].load(X, M, D, (thread + i * finish_threads) * 4);
+    if constexpr (due) {
+        if (collapses) {
+            const float *mix = w.due_copy + row * 20;
+#pragma unroll
+            for (int i = 0; i < held; ++i)
+                if (const int c = (thread + i * finish_threads) * 4; c < D)
+                    channels[i].expand(*reinterpret_cast<const float4 *>(w.y + int64_t(row) * D + c), mix, X, D, c,
+                                       w.official);
+        }
+    }
     const float *p = partial + int64_t(row) * pieces * (mixes + 1);
     const int part = thread / 32, share = (pieces + parts - 1) / parts;
     for (int m0 = 0; m0 <= mixes; m0 += 32) { // runs of pieces, then those in order
@@ -290,13 +340,27 @@ dsv4_status pre(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_block *bl
     return on_device(err, *queue, [&] {
         const dsv4_shape &s = block->shape;
         const bool attn = site == DSV4_HC_ATTN;
-        collapse_streams(*queue, batch->token_rows(),
-                         {block->matrix(attn ? DSV4_ROLE_HC_ATTN_FN : DSV4_ROLE_HC_FFN_FN),
-                          block->vector(attn ? DSV4_ROLE_HC_ATTN_BASE : DSV4_ROLE_HC_FFN_BASE),
-                          block->vector(attn ? DSV4_ROLE_HC_ATTN_SCALE : DSV4_ROLE_HC_FFN_SCALE),
-                          block->vector(attn ? DSV4_ROLE_ATTN_NORM : DSV4_ROLE_FFN_NORM), streams->row(0), nullptr,
-                          x->row(0), mix->row(0), s.streams, s.hidden, s.sinkhorn_iters, s.rms_eps, s.hc_eps,
-                          queue->device.official()});
+        Collapse work = {block->matrix(attn ? DSV4_ROLE_HC_ATTN_FN : DSV4_ROLE_HC_FFN_FN),
+                         block->vector(attn ? DSV4_ROLE_HC_ATTN_BASE : DSV4_ROLE_HC_FFN_BASE),
+                         block->vector(attn ? DSV4_ROLE_HC_ATTN_SCALE : DSV4_ROLE_HC_FFN_SCALE),
+                         block->vector(attn ? DSV4_ROLE_ATTN_NORM : DSV4_ROLE_FFN_NORM),
+                         streams->row(0),
+                         nullptr,
+                         x->row(0),
+                         mix->row(0),
+                         s.streams,
+                         s.hidden,
+                         s.sinkhorn_iters,
+                         s.rms_eps,
+                         s.hc_eps,
+                         queue->device.official()};
+        if (work.fn.dtype == DSV4_F32 && !work.fn.scale_dtype && work.fn.columns == 4 * s.hidden &&
+            queue->take_put_off(streams->row(0))) {
+            const auto &[y, weights] = queue->expansion;
+            work.y = y, work.due = weights;
+            work.due_copy = queue->scratch<float>(SCRATCH_A, size_t(batch->grid_tokens) * 20);
+        }
+        collapse_streams(*queue, batch->token_rows(), work);
     });
 }
 
@@ -306,8 +370,15 @@ dsv4_status post(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_buffer *
         const int D = int(y->width), M = int(streams->width / y->width), threads = D >= 128 ? 128 : 32;
         const Rows rows = batch->token_rows();
         const dim3 grid(unsigned(rows.grid), unsigned(ceil_div(D, threads)));
-        launch_early(M <= 4 ? expand<4> : expand<most_streams>, grid, dim3(unsigned(threads)), 0, queue->stream(),
-                     streams->row(0), y->row(0), mix->row(0), M, D, queue->device.official(), rows);
+        const auto work = [=, official = queue->device.official(), to = streams->row(0), from = y->row(0),
+                           weights = mix->row(0)](Stream stream) {
+            launch_early(M <= 4 ? expand<4> : expand<most_streams>, grid, dim3(unsigned(threads)), 0, stream, to, from,
+                         weights, M, D, official, rows);
+        };
+        if (rows.grid > 64 || M != 4 || D % piece || D > 16 * finish_threads) return work(queue->stream());
+        queue->stream(); // what was put off before
+        queue->expansion = {y->row(0), mix->row(0)};
+        queue->put_off(streams->row(0), work); // pre does it to what it reads
     });
 }
 
@@ -322,11 +393,18 @@ void collapse_streams(dsv4_queue &queue, const Rows &rows, const Collapse &work)
     if (!rows.grid) return;
     const dim3 grid(unsigned(pieces), unsigned(ceil_div(mixes, mixes_at_once)),
                     unsigned(ceil_div(rows.grid, tokens * each)));
-    const bool plain = work.fn.dtype == DSV4_F32 && !work.fn.scale_dtype && work.fn.columns % 8 == 0;
-    launch_early(plain ? mixing_pieces<true> : mixing_pieces<false>, grid, dim3(unsigned(32 * tokens)), 0, queue.stream(), work, rows, partial, each);
-    const bool four = work.streams_count == 4 && work.hidden % 4 == 0 && work.hidden <= 16 * finish_threads;
-    launch_early(four ? finish_mixing<true> : finish_mixing<false>, dim3(unsigned(rows.grid), work.mix ? 2u : 1u),
-                 dim3(finish_threads), 0, queue.stream(), work, rows, partial, pieces);
+    const bool plain = work.fn.dtype == DSV4_F32 && !work.fn.scale_dtype && work.fn.columns % 8 == 0, due = work.y;
+    launch_early(due     ? mixing_pieces<true, true>
+                 : plain ? mixing_pieces<true, false>
+                         : mixing_pieces<false, false>,
+                 grid, dim3(unsigned(32 * tokens)), 0, queue.stream(), work, rows, partial, each);
+    const bool held = work.streams_count == 4 && work.hidden % 4 == 0, two = held && work.hidden <= 8 * finish_threads,
+               four = held && work.hidden <= 16 * finish_threads;
+    launch_early(two    ? (due ? finish_mixing<2, true> : finish_mixing<2, false>)
+                 : four ? (due ? finish_mixing<4, true> : finish_mixing<4, false>)
+                        : finish_mixing<0, false>,
+                 dim3(unsigned(rows.grid), work.mix ? 2u : 1u), dim3(finish_threads), 0, queue.stream(), work, rows,
+                 partial, pieces);
 }
 
 const dsv4_hc_ops &hc_ops() {

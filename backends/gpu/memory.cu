@@ -154,6 +154,11 @@ dsv4::gpu::Event &dsv4_queue::event(int which) {
 
 dsv4::gpu::Stream dsv4_queue::stream() {
     forked_ = false;
+    if (put_off_) {
+        put_off_ = nullptr;
+        const auto work = std::move(put_off_work_);
+        work(stream_);
+    }
     if (running_beside_) {
         dsv4::gpu::event_record(event(JOINED), beside_->stream_);
         dsv4::gpu::stream_follow(stream_, event(JOINED));
@@ -162,8 +167,19 @@ dsv4::gpu::Stream dsv4_queue::stream() {
     return stream_;
 }
 
+void dsv4_queue::put_off(const void *what, std::function<void(dsv4::gpu::Stream)> work) {
+    put_off_work_ = std::move(work);
+    put_off_ = what;
+}
+bool dsv4_queue::take_put_off(const void *what) {
+    if (put_off_ != what) return false;
+    put_off_ = nullptr;
+    return true;
+}
+
 void dsv4_queue::abandon_recording() noexcept {
     forked_ = running_beside_ = false; // what ran beside was part of it
+    put_off_ = nullptr;
     dsv4::gpu::capture_abandon(stream_);
 }
 

@@ -423,9 +423,9 @@ template <class F> class RegularReader {
         }
     }
 
-    uint4 raw_[ahead][2];
-    uint32_t scale_of_[ahead][2]; // E8M0 bytes
-    const uint8_t *row_[2], *scale_[2];
+    uint4 raw_[ahead][2] = {};
+    uint32_t scale_of_[ahead][2] = {}; // E8M0 bytes
+    const uint8_t *row_[2] = {}, *scale_[2] = {};
 };
 constexpr int zeros_bytes = 512; // as many as a group of any format takes of a column
 

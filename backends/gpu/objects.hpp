@@ -2,6 +2,7 @@
 #pragma once
 #include "backends/gpu/boundary.hpp"
 #include "backends/gpu/portable.hpp"
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -154,6 +155,14 @@ struct dsv4_queue {
     void fork_later();
     void keep_fork() { forked_ = true; }
     dsv4_queue &beside(bool needs_later);
+
+    /// The end of an operator that the next one may do better on the way: it runs when anything else is put on the
+    /// stream. `what` is the memory that it writes. take_put_off(): it is this, and the caller does it.
+    void put_off(const void *what, std::function<void(dsv4::gpu::Stream)> work);
+    bool take_put_off(const void *what);
+    struct Expansion {
+        const float *y, *mix;
+    } expansion{}; // of hc.post, put off
     /// Forgets the graph that is being recorded, whatever state it is in.
     void abandon_recording() noexcept;
 
@@ -163,6 +172,8 @@ struct dsv4_queue {
     std::unique_ptr<dsv4_queue> beside_;
     dsv4::gpu::Event events_[EVENT_COUNT] = {};
     bool forked_ = false, running_beside_ = false;
+    const void *put_off_ = nullptr;
+    std::function<void(dsv4::gpu::Stream)> put_off_work_;
     dsv4::gpu::Event &event(int which);
     uint8_t *scratch_bytes(dsv4::gpu::Scratch slot, size_t bytes);
     dsv4::gpu::Memory slots_[dsv4::gpu::SCRATCH_COUNT];

@@ -118,9 +118,11 @@ dsv4_status attention_project(dsv4_queue *queue, const dsv4_batch *batch, const 
                              s.rms_eps, official});
         if (forks) queue->fork_later(); // qr is there
         linear(*queue, batch->token_rows(), whole(block->matrix(DSV4_ROLE_WQ_B), qr->row(0), q->row(0)));
-        launch_early(
-            head_kernel, dim3(unsigned(ceil_div(s.heads, 8)), tokens), 256, 0, queue->stream(),
-            Heads{batch->view, q->row(0), block->rope_frequency(), s.heads, d, s.rope_dims, s.rms_eps, official});
+        const Heads heads{batch->view, q->row(0), block->rope_frequency(), s.heads, d, s.rope_dims, s.rms_eps, official};
+        const dim3 grid(unsigned(ceil_div(s.heads, 8)), tokens);
+        const auto finish = [heads, grid](Stream stream) { launch_early(head_kernel, grid, 256, 0, stream, heads); };
+        if (tokens <= 64) queue->put_off(q->row(0), finish); // attend does it to what it reads
+        else finish(queue->stream());
         if (forks) queue->keep_fork(); // compress and select need neither q nor the window
     });
 }
