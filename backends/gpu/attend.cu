@@ -167,8 +167,8 @@ dsv4_status attention_attend(dsv4_queue *queue, const dsv4_batch *batch, const d
                             : tall   ? attend_splits<Tall, true>
                                      : attend_splits<Low, true>;
         attend(*queue, a, tokens);
-        if (!whole) launch_early(merge_kernel, dim3(unsigned(s.heads), unsigned(tokens)), merge_threads, 0, queue->stream(),
-                                 a);
+        if (!whole)
+            launch_early(merge_kernel, dim3(unsigned(s.heads), unsigned(tokens)), merge_threads, 0, queue->stream(), a);
     });
 }
 

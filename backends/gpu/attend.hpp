@@ -256,13 +256,14 @@ __device__ __forceinline__ void sum_values(const Attend &a, const AttendShared &
     }
 }
 
-/// The heads of a block, from `first`, as bf16 into shared memory, as head_kernel leaves them: normalised, then rotated.
-/// At most 32 pairs are rotated.
+/// The heads of a block, from `first`, as bf16 into shared memory, as head_kernel leaves them: normalised, then
+/// rotated. At most 32 pairs are rotated.
 template <class S>
 __device__ __forceinline__ void stage_raw_heads(const Attend &a, const AttendShared &s, int32_t token, int first) {
     constexpr int held = most_head_dim / 2 / subgroup_size;
     const int d = a.cache.head_dim, pairs = d / 2, plain = (d - a.cache.rope_dims) / 2, pitch = fragment_pitch(d);
-    const int lane = lane_of_subgroup(), turned = plain + (lane + subgroup_size - plain % subgroup_size) % subgroup_size;
+    const int lane = lane_of_subgroup(),
+              turned = plain + (lane + subgroup_size - plain % subgroup_size) % subgroup_size;
     const Turn turn = turn_at(a.step.position[token], turned < pairs ? a.rope[turned - plain] : 0.0f);
 #pragma unroll 1
     for (int h = subgroup_of_block(); h < S::heads; h += S::threads / subgroup_size) {
@@ -313,7 +314,8 @@ template <class S, bool whole> __global__ void __launch_bounds__(S::threads, 1) 
             for (int at = lane * 8; at < (d + 31) / 32 * 32; at += subgroup_size * 8) {
                 uint4 v = make_uint4(0, 0, 0, 0);
                 if (head0 + h < a.heads && at < d) {
-                    const auto *p = reinterpret_cast<const float4 *>(a.q + (int64_t(token) * a.heads + head0 + h) * d + at);
+                    const auto *p =
+                        reinterpret_cast<const float4 *>(a.q + (int64_t(token) * a.heads + head0 + h) * d + at);
                     const float4 x = p[0], y = p[1];
                     v = make_uint4(pack_bf16(x.x, x.y), pack_bf16(x.z, x.w), pack_bf16(y.x, y.y), pack_bf16(y.z, y.w));
                 }

@@ -28,7 +28,8 @@ struct Down {
     }
     size_t bytes() const {
         const size_t shared_pitch = shared.data ? size_t(pitch_of(shared.columns)) : 0;
-        return size_t(units()) * 64 + 192 + zeros_bytes + (shared_pitch + size_t(active) * size_t(pitch_of(like.columns))) * 2;
+        return size_t(units()) * 64 + 192 + zeros_bytes +
+               (shared_pitch + size_t(active) * size_t(pitch_of(like.columns))) * 2;
     }
 };
 
@@ -82,8 +83,8 @@ __device__ __forceinline__ void down_units(const Matrix &like, const uint8_t *co
             return more;
         };
         float c[4];
-        right &= reader.multiply(like.columns, at.segment, go_on, xs + at.matrix * pitch + at.segment * segment, pitch, 1,
-                                 zeros, c);
+        right &= reader.multiply(like.columns, at.segment, go_on, xs + at.matrix * pitch + at.segment * segment, pitch,
+                                 1, zeros, c);
         store(at.unit, c);
         at = next;
     }
@@ -139,7 +140,8 @@ __global__ void __launch_bounds__(block_threads, 2) down_kernel(DSV4_PARAMETER D
     const int sharing = a.shared_subgroups();
     const bool shares = me < sharing;
     const Matrix &like = shares ? a.shared : a.like;
-    const uint8_t *const *data = shares ? &a.shared.data : at->data, *const *scale = shares ? &a.shared.scale : at->scale;
+    const uint8_t *const *data = shares ? &a.shared.data : at->data, *const *scale =
+                                                                         shares ? &a.shared.scale : at->scale;
     const int first = shares ? me : me - sharing, every = shares ? sharing : block_subgroups - sharing;
     const int units = shares ? shared_count : a.active * count;
     const uint16_t *x = shares ? shared_xs : xs;

@@ -71,7 +71,7 @@ struct Experts {
         int64_t ldx;
         float *y[2];
         int64_t ldy;
-        int32_t rows, columns; // of a matrix
+        int32_t rows, columns;  // of a matrix
         int32_t repeat, blocks; // of KERNEL_FEW: of a matrix; the blocks of all matrices lie in one row
     };
     StepView step;

@@ -5,12 +5,12 @@
 namespace dsv4::gpu {
 
 struct Collapse {
-    Matrix fn;                             // [mixes, M*D]
-    const float *base, *scale, *norm;      // [mixes], [3 or 1], [D]
-    float *streams;                        // [T, M, D]
-    const int32_t *gather;                 // row -> token; NULL: the same
-    float *x;                              // [rows, D]: rmsnorm of the collapsed streams
-    float *mix;                            // [rows, M + M*M]: post, comb; NULL: the head has none
+    Matrix fn;                        // [mixes, M*D]
+    const float *base, *scale, *norm; // [mixes], [3 or 1], [D]
+    float *streams;                   // [T, M, D]
+    const int32_t *gather;            // row -> token; NULL: the same
+    float *x;                         // [rows, D]: rmsnorm of the collapsed streams
+    float *mix;                       // [rows, M + M*M]: post, comb; NULL: the head has none
     int32_t streams_count, hidden, sinkhorn_iters;
     float rms_eps, hc_eps;
     bool official;

@@ -18,10 +18,10 @@ struct Dense {
         int32_t first, rows;
         bool round_output, residual;
     };
-    Item items[most_products];
-    int32_t first_block[most_products + 1];
-    int32_t count, repeat;
     Rows live;
+    int32_t count, repeat;
+    int32_t first_block[most_products + 1];
+    Item items[most_products]; // last: of most only the first is read, beside what is read of all
 
     static constexpr bool of_the_step = false; // find() reads nothing that a kernel wrote
     __device__ __forceinline__ bool find(Work &work, Kernel, int width) const {
@@ -183,8 +183,7 @@ void multiply_on_matrix_units(dsv4_queue &queue, Dense d) {
         if (int64_t(blocks) * 2 < processors * 3) {
             blocks = number_blocks(d, KERNEL_FEW, tile = low_rows);
             size_t bytes = 0;
-            for (int i = 0; i < d.count; ++i)
-                bytes = std::max(bytes, size_t(LowLayout(d.items[i].w, columns).end));
+            for (int i = 0; i < d.count; ++i) bytes = std::max(bytes, size_t(LowLayout(d.items[i].w, columns).end));
             if (bytes <= room)
                 return launch_early(multiply_low<Dense>, dim3(blocks), block_threads, bytes, queue.stream(), d);
         } else if (is_quantized(d.items[0].w) && int64_t(blocks) <= 8 * at_once) { // units of bf16 are long enough
@@ -198,8 +197,8 @@ void multiply_on_matrix_units(dsv4_queue &queue, Dense d) {
         const auto kernel = all(DSV4_BF16)       ? multiply_few<Dense, DSV4_BF16>
                             : all(DSV4_FP8_E4M3) ? multiply_few<Dense, DSV4_FP8_E4M3>
                                                  : multiply_few<Dense, -1>;
-        launch_early(kernel, dim3(blocks), block_threads,
-                     sums * size_t(d.repeat) + pitch * size_t(columns), queue.stream(), d, columns, tile);
+        launch_early(kernel, dim3(blocks), block_threads, sums * size_t(d.repeat) + pitch * size_t(columns),
+                     queue.stream(), d, columns, tile);
         return;
     }
     if (columns <= 64) {

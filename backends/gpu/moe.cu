@@ -147,9 +147,7 @@ class Call {
     }
 
     unsigned row_blocks(const Experts &e, Kernel kernel) const {
-        const auto of = [&](const Experts::Side &side) {
-            return ceil_div(side.rows, height_of(kernel, side.columns));
-        };
+        const auto of = [&](const Experts::Side &side) { return ceil_div(side.rows, height_of(kernel, side.columns)); };
         return unsigned(e.matrices * std::max(of(e.routed), has_shared_ ? of(e.shared) : 0));
     }
 

@@ -23,9 +23,6 @@
 
 namespace dsv4::gpu {
 
-#ifndef DSV4_FP8_BLOCKS
-#define DSV4_FP8_BLOCKS 2
-#endif
 constexpr int segment = 512;
 constexpr int block_threads = 256, block_subgroups = block_threads / subgroup_size;
 static_assert(block_subgroups == 8); // tiles_of
@@ -328,13 +325,13 @@ __device__ __forceinline__ void any_segment(AnyUnit<F> &unit, int32_t k_end, con
     }
 }
 
-/// The units of a subgroup, one after the other, of a matrix with rows of whole rounds of four groups and with scales as
-/// published checkpoints have them: nothing is asked on the way, and three to four groups of every thread are in
+/// The units of a subgroup, one after the other, of a matrix with rows of whole rounds of four groups and with scales
+/// as published checkpoints have them: nothing is asked on the way, and three to four groups of every thread are in
 /// flight. Up to 8 columns; those that are not there are multiplied with zeros.
 template <class F> class RegularReader {
   public:
     static constexpr int scale_values = F::slabs == 4 ? 32 : 128; // of a row
-    static constexpr int ahead = F::slabs == 4 ? 2 : 4; // groups, a round
+    static constexpr int ahead = F::slabs == 4 ? 2 : 4;           // groups, a round
     static constexpr int group_values = 32 * F::slabs, round_values = ahead * group_values;
     static constexpr int rounds = segment / round_values;
 
@@ -431,8 +428,8 @@ constexpr int zeros_bytes = 512; // as many as a group of any format takes of a 
 
 // ---- few ------------------------------------------------------------------------------------------------------------
 
-/// Bytes of shared memory that are not activations: the sums of every segment of a block, [8 columns, 16 rows] each, and
-/// zeros, which begin 64 bytes further: in other banks than the first column.
+/// Bytes of shared memory that are not activations: the sums of every segment of a block, [8 columns, 16 rows] each,
+/// and zeros, which begin 64 bytes further: in other banks than the first column.
 __host__ __device__ inline int sums_bytes(int columns, int repeat) {
     return segments_of(columns) * tiles_of(columns) * repeat * 16 * 8 * 4 + 128 + zeros_bytes;
 }
@@ -521,7 +518,7 @@ template <class F> __device__ __forceinline__ void few_block(const Work &work, i
 
 /// only: the type of all weights, or -1: any. Less code to fetch.
 template <class Source, int32_t only>
-__global__ void __launch_bounds__(block_threads, only == DSV4_FP8_E4M3 ? DSV4_FP8_BLOCKS : few_blocks_per_processor)
+__global__ void __launch_bounds__(block_threads, few_blocks_per_processor)
     multiply_few(DSV4_PARAMETER Source source, int columns_at_once, int tile_height) {
     Work work;
     if (!Source::of_the_step) let_next_begin();

@@ -106,7 +106,7 @@ dsv4_status attention_project(dsv4_queue *queue, const dsv4_batch *batch, const 
         if (!tokens) return;
         if (d % 2)
             throw Failure(DSV4_E_UNSUPPORTED, "a head of " + std::to_string(d) + " dims: an even number is needed");
-                const bool forks = block->ratio && tokens <= 64; // in larger steps one operator alone fills the card
+        const bool forks = block->ratio && tokens <= 64; // in larger steps one operator alone fills the card
         if (forks) queue->fork();
         auto *kv = queue->scratch<float>(SCRATCH_A, size_t(tokens) * size_t(d));
         const Product first[2] = {whole(block->matrix(DSV4_ROLE_WQ_A), x->row(0), qr->row(0)),
@@ -118,7 +118,8 @@ dsv4_status attention_project(dsv4_queue *queue, const dsv4_batch *batch, const 
                              s.rms_eps, official});
         if (forks) queue->fork_later(); // qr is there
         linear(*queue, batch->token_rows(), whole(block->matrix(DSV4_ROLE_WQ_B), qr->row(0), q->row(0)));
-        const Heads heads{batch->view, q->row(0), block->rope_frequency(), s.heads, d, s.rope_dims, s.rms_eps, official};
+        const Heads heads{batch->view, q->row(0), block->rope_frequency(), s.heads, d, s.rope_dims,
+                          s.rms_eps,   official};
         const dim3 grid(unsigned(ceil_div(s.heads, 8)), tokens);
         const auto finish = [heads, grid](Stream stream) { launch_early(head_kernel, grid, 256, 0, stream, heads); };
         if (tokens <= 64) queue->put_off(q->row(0), finish); // attend does it to what it reads

@@ -90,8 +90,7 @@ dsv4_status moe_route(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_blo
         launch_early(E <= 8 * subgroup_size    ? route_kernel<8>
                      : E <= 16 * subgroup_size ? route_kernel<16>
                                                : route_kernel<most_held>,
-                     dim3(unsigned(tokens)),
-                     route_threads, size_t(E) * 4, queue->stream(),
+                     dim3(unsigned(tokens)), route_threads, size_t(E) * 4, queue->stream(),
                      Route{batch->view, logits, parts ? logits + count : nullptr, bias, block->tid2eid, route->row(0),
                            E, s.active_experts, s.vocab, s.routed_scale});
     });

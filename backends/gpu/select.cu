@@ -13,7 +13,7 @@ namespace dsv4::gpu {
 namespace {
 
 constexpr int most_packed_dim = 128, packed_pitch = most_packed_dim + 32; // one group of FP4; in shared memory
-constexpr int most_score_tiles = 4; // of 8 keys, of a subgroup
+constexpr int most_score_tiles = 4;                                       // of 8 keys, of a subgroup
 constexpr int32_t chunk = 8192;                                           // of scores, where there are more
 constexpr size_t most_scores = size_t(32) << 20;
 
