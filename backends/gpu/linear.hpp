@@ -35,6 +35,10 @@ constexpr int most_products = 16;
 void linear(dsv4_queue &queue, const Rows &rows, const Product *products, int count);
 inline void linear(dsv4_queue &queue, const Rows &rows, const Product &product) { linear(queue, rows, &product, 1); }
 
+/// The two products of the indexer: queries [T, Hi, di] of qr, weights [T, Hi] of x.
+void index_products(dsv4_queue &queue, const Rows &rows, const dsv4_block &block, const float *x, const float *qr,
+                    float *q, float *weights);
+
 /// x [rows, n] -> out, every 128 values rounded to FP8: what official numerics feed to quantized weights.
 void round_rows(dsv4_queue &queue, const Rows &rows, const float *x, int64_t ldx, int32_t n, float *out);
 

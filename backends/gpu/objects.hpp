@@ -156,6 +156,14 @@ struct dsv4_queue {
     void keep_fork() { forked_ = true; }
     dsv4_queue &beside(bool needs_later);
 
+    /// The first products of select, done before those of project that take all of the card: of what, and where they
+    /// are. Good as long as there is a fork.
+    struct IndexQueries {
+        const dsv4_block *block;
+        const float *x, *qr;
+        float *q, *weights; // [T, Hi, di], [T, Hi]
+    } index_queries{};
+
     /// The end of an operator that the next one may do better on the way: it runs when anything else is put on the
     /// stream. `what` is the memory that it writes. take_put_off(): it is this, and the caller does it.
     void put_off(const void *what, std::function<void(dsv4::gpu::Stream)> work);

@@ -116,6 +116,17 @@ dsv4_status attention_project(dsv4_queue *queue, const dsv4_batch *batch, const 
                      Latents{batch->view, cache->view, qr->row(0), kv, block->vector(DSV4_ROLE_Q_NORM),
                              block->vector(DSV4_ROLE_KV_NORM), block->rope_frequency(), s.q_lora, d, s.rope_dims,
                              s.rms_eps, official});
+        // Of a step that chooses, the indexer's queries come before what takes all of the card; the rest of select then
+        // finds room beside it.
+        queue->index_queries = {};
+        if (forks && block->ratio == 4 && batch->grid_positions / 4 > s.index_topk) {
+            const size_t queries = size_t(tokens) * size_t(s.index_heads);
+            queue->index_queries = {block, x->row(0), qr->row(0),
+                                    queue->scratch<float>(SCRATCH_G, queries * size_t(s.index_dim)),
+                                    queue->scratch<float>(SCRATCH_H, queries)};
+            index_products(*queue, batch->token_rows(), *block, x->row(0), qr->row(0), queue->index_queries.q,
+                           queue->index_queries.weights);
+        }
         if (forks) queue->fork_later(); // qr is there
         linear(*queue, batch->token_rows(), whole(block->matrix(DSV4_ROLE_WQ_B), qr->row(0), q->row(0)));
         const Heads heads{batch->view, q->row(0), block->rope_frequency(), s.heads, d, s.rope_dims,
