@@ -1,9 +1,10 @@
 // The compressor: every r tokens become one entry of the cache and, with r = 4, one indexer key. The step's own tokens
 // are taken from their products, earlier ones from the ring of states, which the step's rows enter last.
-#include "backends/gpu/linear.hpp"
+#include "backends/gpu/early.hpp"
 #include "backends/gpu/norm.hpp"
 #include "backends/gpu/ops.hpp"
 #include "backends/gpu/rows.hpp"
+#include <algorithm>
 
 namespace dsv4::gpu {
 namespace {
@@ -158,36 +159,28 @@ dsv4_status attention_compress(dsv4_queue *queue, const dsv4_batch *batch, const
                                               std::to_string(cache->view.ratio));
         dsv4_queue &q = queue->beside(false);
         const bool csa = r == 4;
-        const auto channels = size_t(cache->view.channels), index_channels = size_t(csa ? 2 * di : 0);
-        auto *kv = q.scratch<float>(SCRATCH_A, tokens * channels),
-             *score = q.scratch<float>(SCRATCH_B, tokens * channels);
-        Product products[4] = {whole(block->matrix(DSV4_ROLE_COMP_WKV), x->row(0), kv),
-                               whole(block->matrix(DSV4_ROLE_COMP_WGATE), x->row(0), score)};
+        float *out[4] = {};
+        if (&q != queue && queue->early.of(block, x->row(0))) {
+            std::copy(queue->early.compress, queue->early.compress + 4, out);
+        } else {
+            const EarlyProducts p = compress_products(q, SCRATCH_A, *block, x->row(0), tokens);
+            linear(q, batch->token_rows(), p.products, p.count);
+            for (int i = 0; i < p.count; ++i) out[i] = p.products[i].y;
+        }
         Pool pool = {
             batch->view,          cache->view, {}, block->rope_frequency(), s.rms_eps, queue->device.official(),
             queue->device.exact()};
-        pool.of[0] = {kv,
-                      score,
+        pool.of[0] = {out[0],
+                      out[1],
                       block->vector(DSV4_ROLE_COMP_APE),
                       block->vector(DSV4_ROLE_COMP_NORM),
                       s.head_dim,
-                      int32_t(channels),
+                      cache->view.channels,
                       false};
-        if (csa) {
-            auto *index_kv = q.scratch<float>(SCRATCH_C, tokens * index_channels),
-                 *index_score = q.scratch<float>(SCRATCH_D, tokens * index_channels);
-            products[2] = whole(block->matrix(DSV4_ROLE_INDEX_COMP_WKV), x->row(0), index_kv);
-            products[3] = whole(block->matrix(DSV4_ROLE_INDEX_COMP_WGATE), x->row(0), index_score);
-            pool.of[1] = {index_kv,
-                          index_score,
-                          block->vector(DSV4_ROLE_INDEX_COMP_APE),
-                          block->vector(DSV4_ROLE_INDEX_COMP_NORM),
-                          di,
-                          int32_t(index_channels),
-                          true};
-        }
-        for (Product &p : products) p.unrounded = p.keep_output = true; // float32 up to the pooled value
-        linear(q, batch->token_rows(), products, csa ? 4 : 2);
+        if (csa)
+            pool.of[1] = {
+                out[2], out[3], block->vector(DSV4_ROLE_INDEX_COMP_APE), block->vector(DSV4_ROLE_INDEX_COMP_NORM), di,
+                2 * di, true};
         const dim3 grid(unsigned(tokens), csa ? 2 : 1);
         const int32_t longest = csa && di > s.head_dim ? di : s.head_dim;
         launch_early(pool_kernel, grid, pool_threads, size_t(longest) * 4, q.stream(), pool);

@@ -168,7 +168,7 @@ void pack(dsv4_queue &queue, Dense &d, bool wide) {
     }
 }
 
-void multiply_on_matrix_units(dsv4_queue &queue, Dense d) {
+void multiply_on_matrix_units(dsv4_queue &queue, Dense d, bool small) {
     const int columns = d.live.grid;
     const size_t shared = queue.device.properties.shared_bytes, room = std::min(shared, size_t(100) * 1024);
     size_t sums = 0, pitch = 0;
@@ -180,7 +180,7 @@ void multiply_on_matrix_units(dsv4_queue &queue, Dense d) {
         int tile = 16;
         const int64_t processors = queue.device.properties.processors, at_once = few_blocks_per_processor * processors;
         unsigned blocks = number_blocks(d, KERNEL_FEW, tile);
-        if (int64_t(blocks) * 2 < processors * 3) {
+        if (int64_t(blocks) * 2 < processors * (small ? 4 : 3)) {
             blocks = number_blocks(d, KERNEL_FEW, tile = low_rows);
             size_t bytes = 0;
             for (int i = 0; i < d.count; ++i) bytes = std::max(bytes, size_t(LowLayout(d.items[i].w, columns).end));
@@ -232,7 +232,7 @@ void round_rows(dsv4_queue &queue, const Rows &rows, const float *x, int64_t ldx
                  rows);
 }
 
-void linear(dsv4_queue &queue, const Rows &rows, const Product *products, int count) {
+void linear(dsv4_queue &queue, const Rows &rows, const Product *products, int count, bool small) {
     if (!rows.grid) return;
     if (count > most_products) throw Failure(DSV4_E_INTERNAL, "too many products in one call");
     const dsv4_device &device = queue.device;
@@ -246,7 +246,7 @@ void linear(dsv4_queue &queue, const Rows &rows, const Product *products, int co
         if (device.official() && !p.unrounded && is_quantized(p.w))
             rounded_floats += size_t(round_up(p.w.columns, 4)) * size_t(rows.grid);
     }
-    if (!bf16.empty()) multiply_on_matrix_units(queue, dense(rows, bf16, false));
+    if (!bf16.empty()) multiply_on_matrix_units(queue, dense(rows, bf16, false), small);
     if (plain.empty()) return;
     if (rounded_floats) {
         auto *to = queue.scratch<float>(SCRATCH_ROUNDED, rounded_floats);

@@ -31,13 +31,10 @@ inline Product whole(const Matrix &w, const float *x, float *y) { return whole(w
 
 constexpr int most_products = 16;
 
-/// All of them on `rows` rows, in one launch where the batch is small. Uses the scratch slots PARTIAL and ROUNDED.
-void linear(dsv4_queue &queue, const Rows &rows, const Product *products, int count);
+/// All of them on `rows` rows, in one launch where the batch is small. Uses the scratch slots PARTIAL and ROUNDED. small:
+/// matrices of few rows that together are not so few (low.hpp).
+void linear(dsv4_queue &queue, const Rows &rows, const Product *products, int count, bool small = false);
 inline void linear(dsv4_queue &queue, const Rows &rows, const Product &product) { linear(queue, rows, &product, 1); }
-
-/// The two products of the indexer: queries [T, Hi, di] of qr, weights [T, Hi] of x.
-void index_products(dsv4_queue &queue, const Rows &rows, const dsv4_block &block, const float *x, const float *qr,
-                    float *q, float *weights);
 
 /// x [rows, n] -> out, every 128 values rounded to FP8: what official numerics feed to quantized weights.
 void round_rows(dsv4_queue &queue, const Rows &rows, const float *x, int64_t ldx, int32_t n, float *out);

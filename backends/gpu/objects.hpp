@@ -156,13 +156,15 @@ struct dsv4_queue {
     void keep_fork() { forked_ = true; }
     dsv4_queue &beside(bool needs_later);
 
-    /// The first products of select, done before those of project that take all of the card: of what, and where they
-    /// are. Good as long as there is a fork.
-    struct IndexQueries {
+    /// Products that project does for compress and select: with its own first ones, and before the one that takes all
+    /// of the card. Of what, and where they are. Good as long as there is a fork.
+    struct Early {
         const dsv4_block *block;
-        const float *x, *qr;
-        float *q, *weights; // [T, Hi, di], [T, Hi]
-    } index_queries{};
+        const float *x, *qr;      // qr NULL: of compress alone
+        float *compress[4];       // in the order of compress_products()
+        float *queries, *weights; // index_products()
+        bool of(const dsv4_block *b, const float *input) const { return block == b && x == input; }
+    } early{};
 
     /// The end of an operator that the next one may do better on the way: it runs when anything else is put on the
     /// stream. `what` is the memory that it writes. take_put_off(): it is this, and the caller does it.

@@ -1,5 +1,5 @@
 // Queries, and the window row of every token (MODEL.md "Queries", "Keys = values").
-#include "backends/gpu/linear.hpp"
+#include "backends/gpu/early.hpp"
 #include "backends/gpu/norm.hpp"
 #include "backends/gpu/ops.hpp"
 #include "backends/gpu/rows.hpp"
@@ -107,25 +107,28 @@ dsv4_status attention_project(dsv4_queue *queue, const dsv4_batch *batch, const 
         if (d % 2)
             throw Failure(DSV4_E_UNSUPPORTED, "a head of " + std::to_string(d) + " dims: an even number is needed");
         const bool forks = block->ratio && tokens <= 64; // in larger steps one operator alone fills the card
-        if (forks) queue->fork();
         auto *kv = queue->scratch<float>(SCRATCH_A, size_t(tokens) * size_t(d));
-        const Product first[2] = {whole(block->matrix(DSV4_ROLE_WQ_A), x->row(0), qr->row(0)),
-                                  whole(block->matrix(DSV4_ROLE_WKV), x->row(0), kv)};
-        linear(*queue, batch->token_rows(), first, 2);
+        Product first[6] = {whole(block->matrix(DSV4_ROLE_WQ_A), x->row(0), qr->row(0)),
+                            whole(block->matrix(DSV4_ROLE_WKV), x->row(0), kv)};
+        int count = 2;
+        queue->early = {};
+        if (forks) {
+            const EarlyProducts p = compress_products(*queue, SCRATCH_C, *block, x->row(0), tokens); // C to F
+            queue->early.block = block, queue->early.x = x->row(0);
+            for (int i = 0; i < p.count; ++i)
+                queue->early.compress[i] = p.products[i].y, first[count++] = p.products[i];
+        }
+        linear(*queue, batch->token_rows(), first, count, true);
+        if (forks) queue->fork();
         launch_early(latent_kernel, dim3(tokens, 2), latent_threads, size_t(d) * 4, queue->stream(),
                      Latents{batch->view, cache->view, qr->row(0), kv, block->vector(DSV4_ROLE_Q_NORM),
                              block->vector(DSV4_ROLE_KV_NORM), block->rope_frequency(), s.q_lora, d, s.rope_dims,
                              s.rms_eps, official});
-        // Of a step that chooses, the indexer's queries come before what takes all of the card; the rest of select then
-        // finds room beside it.
-        queue->index_queries = {};
-        if (forks && block->ratio == 4 && batch->grid_positions / 4 > s.index_topk) {
-            const size_t queries = size_t(tokens) * size_t(s.index_heads);
-            queue->index_queries = {block, x->row(0), qr->row(0),
-                                    queue->scratch<float>(SCRATCH_G, queries * size_t(s.index_dim)),
-                                    queue->scratch<float>(SCRATCH_H, queries)};
-            index_products(*queue, batch->token_rows(), *block, x->row(0), qr->row(0), queue->index_queries.q,
-                           queue->index_queries.weights);
+        if (forks && block->ratio == 4 && batch->grid_positions / 4 > s.index_topk) { // the step chooses
+            const EarlyProducts p = index_products(*queue, SCRATCH_G, *block, x->row(0), qr->row(0), tokens); // G, H
+            linear(*queue, batch->token_rows(), p.products, p.count);
+            queue->early.qr = qr->row(0);
+            queue->early.queries = p.products[0].y, queue->early.weights = p.products[1].y;
         }
         if (forks) queue->fork_later(); // qr is there
         linear(*queue, batch->token_rows(), whole(block->matrix(DSV4_ROLE_WQ_B), qr->row(0), q->row(0)));

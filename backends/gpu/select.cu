@@ -2,7 +2,7 @@
 // and rounded to FP4 once per step; scores of all visible entries go to memory; the K largest come out of a radix
 // search over their bits, ties to the smaller index. Tokens that see no more than K entries take them all.
 #include "backends/gpu/choose.hpp"
-#include "backends/gpu/linear.hpp"
+#include "backends/gpu/early.hpp"
 #include "backends/gpu/multiply.hpp"
 #include "backends/gpu/norm.hpp"
 #include "backends/gpu/ops.hpp"
@@ -289,13 +289,6 @@ __global__ void __launch_bounds__(choose_threads) choose_kernel(Select a) {
 
 } // namespace
 
-void index_products(dsv4_queue &queue, const Rows &rows, const dsv4_block &block, const float *x, const float *qr,
-                    float *q, float *weights) {
-    const Product products[2] = {whole(block.matrix(DSV4_ROLE_INDEX_WQ_B), qr, q),
-                                 whole(block.matrix(DSV4_ROLE_INDEX_WEIGHTS), x, weights)};
-    linear(queue, rows, products, 2);
-}
-
 dsv4_status attention_select(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_block *block,
                              const dsv4_cache *cache, const dsv4_buffer *x, const dsv4_buffer *qr,
                              dsv4_buffer *selection, dsv4_error *err) {
@@ -316,16 +309,19 @@ dsv4_status attention_select(dsv4_queue *queue, const dsv4_batch *batch, const d
             return;
         }
         const size_t queries = size_t(tokens) * size_t(H);
-        const auto &ready = queue->index_queries;
-        const bool done = &q != queue && ready.block == block && ready.x == x->row(0) && ready.qr == qr->row(0);
-        a.q = done ? ready.q : q.scratch<float>(SCRATCH_A, queries * size_t(di));
-        a.weights = done ? ready.weights : q.scratch<float>(SCRATCH_B, queries);
+        const dsv4_queue::Early &early = queue->early;
+        if (&q != queue && early.of(block, x->row(0)) && early.qr == qr->row(0)) {
+            a.q = early.queries, a.weights = early.weights;
+            queue->early = {}; // what follows changes them in place
+        } else {
+            const EarlyProducts p = index_products(q, SCRATCH_A, *block, x->row(0), qr->row(0), size_t(tokens));
+            linear(q, batch->token_rows(), p.products, p.count);
+            a.q = p.products[0].y, a.weights = p.products[1].y;
+        }
         a.rope = block->rope_frequency();
         a.weight_scale = float(std::pow(double(di), -0.5) * std::pow(double(H), -0.5));
         const bool packed = device.native() && !cache->view.keys_are_float && di % 32 == 0 && di <= most_packed_dim;
         if (packed) a.packed = q.scratch<uint16_t>(SCRATCH_C, queries * most_packed_dim);
-        if (!done) index_products(q, batch->token_rows(), *block, x->row(0), qr->row(0), a.q, a.weights);
-        queue->index_queries = {}; // what follows changes them in place
         launch_early(query_kernel, dim3(unsigned(ceil_div(H, block_subgroups)), unsigned(tokens)), block_threads,
                      size_t(block_subgroups) * size_t(di) * 4, q.stream(), a);
 

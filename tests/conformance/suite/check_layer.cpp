@@ -62,6 +62,7 @@ void Suite::layer(const Numerics &n, const Case &c, int32_t ratio) {
         report(std::move(r));
     };
     settle("layer from parts", parts, true);
+    unread(n, c, ratio, candidate, weights, length);
 
     if (!candidate.layer) {
         Row r;
@@ -73,6 +74,37 @@ void Suite::layer(const Numerics &n, const Case &c, int32_t ratio) {
     Trace fused;
     LayerProgram(candidate, c, weights, g, chunk * sequences).run_fused(schedule, fused);
     settle("layer fused", fused, false);
+}
+
+/// A backend may do the end of one operator with the beginning of the next, as long as nobody can tell: prompts, then
+/// single tokens of all sequences, the operators' outputs read between them or not.
+void Suite::unread(const Numerics &n, const Case &c, int32_t ratio, const Device &device, const Weights &weights,
+                   const std::vector<int32_t> &length) {
+    constexpr int32_t chunk = 40, last = 3;
+    const auto sequences = static_cast<int32_t>(length.size());
+    const Geometry g = scattered(c, ratio, length, c.shape.window - 1 + chunk, 0, 3);
+    std::vector<Span> prompts, ends;
+    for (int32_t s = 0; s < sequences; ++s) {
+        const int32_t all = length[static_cast<size_t>(s)], prompt = std::max(1, all - last);
+        const Content content = options_.seed * 37 + static_cast<Content>(s);
+        prompts.push_back({content, s, 0, prompt});
+        if (prompt < all) ends.push_back({content, s, prompt, all});
+    }
+    Schedule schedule = in_chunks(prompts, chunk);
+    for (auto &step : in_chunks(ends, 1)) schedule.push_back(std::move(step));
+    Trace read, never;
+    LayerProgram(device, c, weights, g, chunk * sequences).run(schedule, read);
+    LayerProgram(device, c, weights, g, chunk * sequences).run_unread(schedule, never);
+    size_t differing = 0;
+    for (const auto &[key, rows] : read)
+        if (const auto found = never.find(key);
+            found == never.end() || found->second[LAYER_STREAMS] != rows[LAYER_STREAMS])
+            ++differing;
+    Row r;
+    r.check = "layer", r.op = "layer unread", r.shape = describe(c, ratio, static_cast<int32_t>(read.size()));
+    r.numerics = n.label, r.measure = "differing tokens", r.error = static_cast<double>(differing);
+    r.verdict = !differing ? Verdict::pass : Verdict::fail;
+    report(std::move(r));
 }
 
 } // namespace dsv4::conformance

@@ -43,6 +43,8 @@ class Suite {
     void long_positions(const Numerics &numerics, const Case &c, int32_t ratio);
     // check_layer.cpp
     void layer(const Numerics &numerics, const Case &c, int32_t ratio);
+    void unread(const Numerics &numerics, const Case &c, int32_t ratio, const Device &device, const Weights &weights,
+                const std::vector<int32_t> &length);
     // check_rows.cpp
     void row_independence(const Numerics &numerics, const Case &c, int32_t ratio);
     void ends_rows(const Numerics &numerics, const Case &c);

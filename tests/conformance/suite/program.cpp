@@ -129,18 +129,23 @@ LayerProgram::LayerProgram(const Device &device, const Case &c, const Weights &w
 }
 
 void LayerProgram::run(const Schedule &schedule, Trace &trace) {
-    for (const auto &chunks : schedule) step(chunks, false, trace);
+    for (const auto &chunks : schedule) step(chunks, Way::parts, trace);
+}
+
+void LayerProgram::run_unread(const Schedule &schedule, Trace &trace) {
+    for (const auto &chunks : schedule) step(chunks, Way::unread, trace);
 }
 
 void LayerProgram::run_fused(const Schedule &schedule, Trace &trace) {
-    for (const auto &chunks : schedule) step(chunks, true, trace);
+    for (const auto &chunks : schedule) step(chunks, Way::fused, trace);
 }
 
-void LayerProgram::step(const std::vector<Chunk> &chunks, bool fused, Trace &trace) {
+void LayerProgram::step(const std::vector<Chunk> &chunks, Way way, Trace &trace) {
     const Step step(chunks, geometry_.places, shape_.vocab);
     const int32_t T = step.tokens();
     if (T > max_tokens_) throw std::logic_error("conformance: a step larger than its batch");
     const auto record = [&](int stage, const dsv4_buffer *buffer, int32_t kind) {
+        if (way == Way::unread && stage != LAYER_STREAMS) return;
         const int64_t width = buffer_width(shape_, kind);
         std::vector<float> rows = device_.read(buffer, T, width);
         for (int32_t t = 0; t < T; ++t) {
@@ -154,7 +159,7 @@ void LayerProgram::step(const std::vector<Chunk> &chunks, bool fused, Trace &tra
     dsv4_queue *queue = device_.queue;
     device_.set(batch_, step.view());
     device_.write(streams_, T, step.inputs(DSV4_BUFFER_STREAMS, shape_));
-    if (fused) {
+    if (way == Way::fused) {
         expect("layer",
                [&](dsv4_error *e) { return device_.layer->layer(queue, batch_, block_, cache_, streams_, e); });
         record(LAYER_STREAMS, streams_, DSV4_BUFFER_STREAMS);

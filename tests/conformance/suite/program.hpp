@@ -86,7 +86,8 @@ using TokenKey = std::pair<Content, int32_t>; // whose token, and its position
 using TokenRows = std::array<std::vector<float>, stage_count>;
 using Trace = std::map<TokenKey, TokenRows>;
 
-/// A layer with its cache on one device. `run` composes it from the parts; `run_fused` uses FAMILY_LAYER.
+/// A layer with its cache on one device. `run` composes it from the parts and reads what each leaves; `run_unread` reads
+/// the last alone, so that the backend sees the calls as the core makes them; `run_fused` uses FAMILY_LAYER.
 class LayerProgram {
   public:
     LayerProgram(const Device &device, const Case &c, const Weights &weights, const Geometry &geometry,
@@ -94,7 +95,8 @@ class LayerProgram {
 
     /// A token that comes twice (after a cut) is recorded as of its last time.
     void run(const Schedule &schedule, Trace &trace);
-    void run_fused(const Schedule &schedule, Trace &trace); // fills LAYER_STREAMS only
+    void run_unread(const Schedule &schedule, Trace &trace); // these two fill LAYER_STREAMS only
+    void run_fused(const Schedule &schedule, Trace &trace);
 
     /// Every window row, entry and key that conversation `content`, now `length` long at `place`, can still see.
     std::vector<float> visible_cache(const Place &place, int32_t length) const;
@@ -102,7 +104,8 @@ class LayerProgram {
     const dsv4_block *block() const { return block_; }
 
   private:
-    void step(const std::vector<Chunk> &chunks, bool fused, Trace &trace);
+    enum class Way { parts, unread, fused };
+    void step(const std::vector<Chunk> &chunks, Way way, Trace &trace);
 
     const Device &device_;
     const dsv4_shape shape_;
