@@ -355,7 +355,7 @@ dsv4_status pre(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_block *bl
                          s.hc_eps,
                          queue->device.official()};
         if (work.fn.dtype == DSV4_F32 && !work.fn.scale_dtype && work.fn.columns == 4 * s.hidden &&
-            queue->take_put_off(streams->row(0))) {
+            queue->take_put_off({streams->row(0), batch, nullptr})) {
             const auto &[y, weights] = queue->expansion;
             work.y = y, work.due = weights;
             work.due_copy = queue->scratch<float>(SCRATCH_A, size_t(batch->grid_tokens) * 20);
@@ -378,7 +378,7 @@ dsv4_status post(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_buffer *
         if (rows.grid > 64 || M != 4 || D % piece || D > 16 * finish_threads) return work(queue->stream());
         queue->stream(); // what was put off before
         queue->expansion = {y->row(0), mix->row(0)};
-        queue->put_off(streams->row(0), work); // pre does it to what it reads
+        queue->put_off({streams->row(0), batch, nullptr}, work); // pre does it to what it reads
     });
 }
 

@@ -154,8 +154,8 @@ dsv4::gpu::Event &dsv4_queue::event(int which) {
 
 dsv4::gpu::Stream dsv4_queue::stream() {
     forked_ = false;
-    if (put_off_) {
-        put_off_ = nullptr;
+    if (put_off_.written) {
+        put_off_ = {};
         const auto work = std::move(put_off_work_);
         work(stream_);
     }
@@ -167,19 +167,19 @@ dsv4::gpu::Stream dsv4_queue::stream() {
     return stream_;
 }
 
-void dsv4_queue::put_off(const void *what, std::function<void(dsv4::gpu::Stream)> work) {
+void dsv4_queue::put_off(const PutOff &what, std::function<void(dsv4::gpu::Stream)> work) {
     put_off_work_ = std::move(work);
     put_off_ = what;
 }
-bool dsv4_queue::take_put_off(const void *what) {
-    if (put_off_ != what) return false;
-    put_off_ = nullptr;
+bool dsv4_queue::take_put_off(const PutOff &what) {
+    if (!(put_off_ == what)) return false;
+    put_off_ = {};
     return true;
 }
 
 void dsv4_queue::abandon_recording() noexcept {
     forked_ = running_beside_ = false; // what ran beside was part of it
-    put_off_ = nullptr;
+    put_off_ = {};
     dsv4::gpu::capture_abandon(stream_);
 }
 

@@ -167,9 +167,15 @@ struct dsv4_queue {
     } early{};
 
     /// The end of an operator that the next one may do better on the way: it runs when anything else is put on the
-    /// stream. `what` is the memory that it writes. take_put_off(): it is this, and the caller does it.
-    void put_off(const void *what, std::function<void(dsv4::gpu::Stream)> work);
-    bool take_put_off(const void *what);
+    /// stream. take_put_off(): it is this, and the caller does it.
+    struct PutOff {
+        const void *written; // memory
+        const dsv4_batch *batch;
+        const dsv4_block *block; // or NULL
+        bool operator==(const PutOff &) const = default;
+    };
+    void put_off(const PutOff &what, std::function<void(dsv4::gpu::Stream)> work);
+    bool take_put_off(const PutOff &what);
     struct Expansion {
         const float *y, *mix;
     } expansion{}; // of hc.post, put off
@@ -182,7 +188,7 @@ struct dsv4_queue {
     std::unique_ptr<dsv4_queue> beside_;
     dsv4::gpu::Event events_[EVENT_COUNT] = {};
     bool forked_ = false, running_beside_ = false;
-    const void *put_off_ = nullptr;
+    PutOff put_off_{};
     std::function<void(dsv4::gpu::Stream)> put_off_work_;
     dsv4::gpu::Event &event(int which);
     uint8_t *scratch_bytes(dsv4::gpu::Scratch slot, size_t bytes);

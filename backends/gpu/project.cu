@@ -136,7 +136,7 @@ dsv4_status attention_project(dsv4_queue *queue, const dsv4_batch *batch, const 
                           s.rms_eps,   official};
         const dim3 grid(unsigned(ceil_div(s.heads, 8)), tokens);
         const auto finish = [heads, grid](Stream stream) { launch_early(head_kernel, grid, 256, 0, stream, heads); };
-        if (tokens <= 64) queue->put_off(q->row(0), finish); // attend does it to what it reads
+        if (tokens <= 64) queue->put_off({q->row(0), batch, block}, finish); // attend does it to what it reads
         else finish(queue->stream());
         if (forks) queue->keep_fork(); // compress and select need neither q nor the window
     });
