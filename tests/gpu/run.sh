@@ -107,8 +107,8 @@ jobs=$(nproc)
 step configure 60 cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DDSV4_BUILD_TESTS=ON -DDSV4_CUDA=ON \
     -DDSV4_HIP=NVIDIA "-DDSV4_CUDA_ARCHITECTURES=$arch" || exit 1
 step build 300 cmake --build "$build" -j "$jobs" --target dsv4-cuda dsv4-hip dsv4-reference dsv4-cpu dsv4_tool \
-    conformance_test gpu_bench gpu_unit_cuda gpu_unit_hip test_conformance_gpu_step_graph test_unit_device_sampling \
-    test_golden_exact test_golden_official test_golden_invariance \
+    conformance_test gpu_bench gpu_unit_cuda gpu_unit_hip test_conformance_gpu_step_graph test_conformance_gpu_put_off \
+    test_unit_device_sampling test_golden_exact test_golden_official test_golden_invariance \
     -- -k 0 # a step whose program is missing says so itself
 bin="$build/bin"
 
@@ -118,6 +118,7 @@ for plugin in cuda hip; do
     beside "conformance, $plugin" 180 "$bin/conformance_test" "$plugin"
 done
 beside "step graphs, cuda" 60 env DSV4_TEST_BACKEND=cuda "$bin/test_conformance_gpu_step_graph"
+beside "put off, cuda" 60 env DSV4_TEST_BACKEND=cuda "$bin/test_conformance_gpu_put_off"
 beside "sampling, cuda" 60 env DSV4_TEST_BACKEND=cuda "$bin/test_unit_device_sampling"
 # Whole models through the public API: the oracle's numbers, and that chunks, neighbours and cuts change no bit.
 [ -z "$vectors" ] || export DSV4_TEST_VECTORS="$vectors"
