@@ -160,7 +160,7 @@ dsv4_status attention_attend(dsv4_queue *queue, const dsv4_batch *batch, const d
             a.stats = queue->scratch<float>(SCRATCH_B, sums * 2);
         }
         a.eps = s.rms_eps;
-        a.raw = !whole && s.rope_dims <= 2 * subgroup_size && queue->take_put_off({q->row(0), batch, block});
+        a.raw = !whole && s.rope_dims <= 2 * subgroup_size && bool(queue->take_put_off({q->row(0), batch, block}));
         const bool tall = s.heads > 16 && attend_bytes(2, 64, s.head_dim) <= p.shared_bytes;
         const auto attend = !wide    ? (whole ? attend_splits<Narrow, true> : attend_splits<Narrow, false>)
                             : !whole ? attend_splits<Spread, false>

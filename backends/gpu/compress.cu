@@ -160,7 +160,7 @@ dsv4_status attention_compress(dsv4_queue *queue, const dsv4_batch *batch, const
         dsv4_queue &q = queue->beside(false);
         const bool csa = r == 4;
         float *out[4] = {};
-        if (&q != queue && queue->early.of(block, x->row(0))) {
+        if (&q != queue && queue->early.of(batch, block, x->row(0))) {
             std::copy(queue->early.compress, queue->early.compress + 4, out);
         } else {
             const EarlyProducts p = compress_products(q, SCRATCH_A, *block, x->row(0), tokens);

@@ -19,12 +19,13 @@ struct Down {
     /// Units of a row tile: the shared expert's segments, then those of every pair.
     __host__ __device__ int shared_units() const { return shared.data ? segments_of(shared.columns) : 0; }
     __host__ __device__ int units() const { return shared_units() + active * segments_of(like.columns); }
-    /// Of the subgroups of a block, those that take the shared expert: as many as it has of the bytes.
+    /// Of the subgroups of a block, those that take the shared expert: as many as it has of the bytes, in pairs, which
+    /// where waves have 64 threads go together.
     __host__ __device__ int shared_subgroups() const {
         if (!shared.data) return 0;
         const int64_t all = shared.row_bytes + active * like.row_bytes;
-        const int share = int((block_subgroups * shared.row_bytes + all / 2) / all);
-        return share < 1 ? 1 : share < block_subgroups ? share : block_subgroups - 1;
+        const int pairs = int((block_subgroups / 2 * shared.row_bytes + all / 2) / all);
+        return 2 * (pairs < 1 ? 1 : pairs < block_subgroups / 2 ? pairs : block_subgroups / 2 - 1);
     }
     size_t bytes() const {
         const size_t shared_pitch = shared.data ? size_t(pitch_of(shared.columns)) : 0;
@@ -33,11 +34,9 @@ struct Down {
     }
 };
 
-/// The block's own: where the experts' matrices are, activations, zeros, sums.
+/// The block's own: where the experts' matrices are.
 struct DownShared {
     const uint8_t *data[most_active], *scale[most_active];
-    float *sums; // shared units, routed units: 16 rows each
-    uint16_t *zeros, *shared_xs, *xs;
 };
 
 /// What a subgroup does: units first, first + every, ... of `units` of matrices like `like`, `count` to a matrix. Its
@@ -125,7 +124,7 @@ __global__ void __launch_bounds__(block_threads, 2) down_kernel(DSV4_PARAMETER D
     const int row0 = int(blockIdx.x) * 16;
     if (threadIdx.x < zeros_bytes / 4) reinterpret_cast<uint32_t *>(zeros)[threadIdx.x] = 0;
     if (int(threadIdx.x) < a.active) {
-        const int32_t e = reinterpret_cast<const int32_t *>(a.route)[threadIdx.x];
+        const int32_t e = load_fresh(reinterpret_cast<const int32_t *>(a.route) + threadIdx.x);
         const bool there = e >= 0 && e < a.experts;
         at->data[threadIdx.x] = there ? a.list[e].data : nullptr;
         at->scale[threadIdx.x] = there ? a.list[e].scale : nullptr;

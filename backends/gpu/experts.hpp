@@ -82,7 +82,7 @@ struct Experts {
     int32_t matrices, first_matrix; // of Group
     int32_t active, divisor;        // divisor: active where x has a row per token, 1 where it has one per pair
     bool paired;                    // few: y[0] = weight * swiglu of both matrices, of tiles of 8 rows
-    int32_t shared_blocks;          // block rows of the shared expert; they come first, being the longest
+    int32_t shared_blocks;          // block rows of the shared expert (few: whether there is one); they come first
     const Matrix *single[2];        // the matrices of all experts where there is one token and no plan
     int32_t experts;
     float limit;

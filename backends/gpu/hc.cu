@@ -354,13 +354,20 @@ dsv4_status pre(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_block *bl
                          s.rms_eps,
                          s.hc_eps,
                          queue->device.official()};
-        if (work.fn.dtype == DSV4_F32 && !work.fn.scale_dtype && work.fn.columns == 4 * s.hidden &&
-            queue->take_put_off({streams->row(0), batch, nullptr})) {
-            const auto &[y, weights] = queue->expansion;
-            work.y = y, work.due = weights;
-            work.due_copy = queue->scratch<float>(SCRATCH_A, size_t(batch->grid_tokens) * 20);
+        const dsv4_queue::PutOff expansion{streams->row(0), batch, nullptr};
+        dsv4_queue::Work late;
+        if (work.fn.dtype == DSV4_F32 && !work.fn.scale_dtype && work.fn.columns == 4 * s.hidden)
+            late = queue->take_put_off(expansion);
+        try {
+            if (late) {
+                work.y = queue->expansion.y, work.due = queue->expansion.mix;
+                work.due_copy = queue->scratch<float>(SCRATCH_A, size_t(batch->grid_tokens) * 20);
+            }
+            collapse_streams(*queue, batch->token_rows(), work);
+        } catch (...) {
+            if (late) queue->put_off(expansion, std::move(late));
+            throw;
         }
-        collapse_streams(*queue, batch->token_rows(), work);
     });
 }
 

@@ -19,7 +19,7 @@ struct Collapse {
     float *due_copy = nullptr;
 };
 
-/// Two launches; uses the scratch slot PARTIAL_2.
+/// Two launches; uses the scratch slot PARTIAL_2, and `due_copy`.
 void collapse_streams(dsv4_queue &queue, const Rows &rows, const Collapse &work);
 
 } // namespace dsv4::gpu

@@ -155,9 +155,8 @@ dsv4::gpu::Event &dsv4_queue::event(int which) {
 dsv4::gpu::Stream dsv4_queue::stream() {
     forked_ = false;
     if (put_off_.written) {
+        put_off_work_(stream_);
         put_off_ = {};
-        const auto work = std::move(put_off_work_);
-        work(stream_);
     }
     if (running_beside_) {
         dsv4::gpu::event_record(event(JOINED), beside_->stream_);
@@ -167,14 +166,14 @@ dsv4::gpu::Stream dsv4_queue::stream() {
     return stream_;
 }
 
-void dsv4_queue::put_off(const PutOff &what, std::function<void(dsv4::gpu::Stream)> work) {
+void dsv4_queue::put_off(const PutOff &what, Work work) {
     put_off_work_ = std::move(work);
     put_off_ = what;
 }
-bool dsv4_queue::take_put_off(const PutOff &what) {
-    if (!(put_off_ == what)) return false;
+dsv4_queue::Work dsv4_queue::take_put_off(const PutOff &what) {
+    if (!(put_off_ == what)) return {};
     put_off_ = {};
-    return true;
+    return std::move(put_off_work_);
 }
 
 void dsv4_queue::abandon_recording() noexcept {

@@ -38,7 +38,8 @@ class Call {
         few_ = units_ && tokens_ <= 64 && alike(block_.w1.like, block_.w3.like) && alike(shared_[0], shared_[1]) &&
                at_once(D) && at_once(std::max(inter, shared_inter));
         Down down = single_down();
-        const bool single = few_ && tokens_ == 1 && down.active <= most_active && down.bytes() <= room();
+        const bool single =
+            few_ && tokens_ == 1 && down.active <= most_active && down.bytes() + sizeof(DownShared) <= room();
         if (single) groups_ = shape_.active_experts; // every pair has its own blocks: nothing to group
         else make_plan();
         float *gate = queue_.scratch<float>(SCRATCH_B, pairs_ * size_t(inter)), *up = nullptr, *shared_gate = nullptr,
@@ -91,7 +92,8 @@ class Call {
 
     /// Columns of so many inputs that a block of multiply_few has room for, beside the sums of these or shorter ones.
     size_t at_once(int32_t inputs) const {
-        const size_t sums = size_t(std::max(sums_bytes(inputs, 1), 4096)), pitch = size_t(pitch_of(inputs)) * 2;
+        const size_t sums = size_t(std::max(sums_bytes(inputs, 1), 8 * 512 + 128 + zeros_bytes)),
+                     pitch = size_t(pitch_of(inputs)) * 2;
         return sums < room() ? std::min({size_t(8), tokens_, (room() - sums) / pitch}) : 0;
     }
 

@@ -159,23 +159,27 @@ struct dsv4_queue {
     /// Products that project does for compress and select: with its own first ones, and before the one that takes all
     /// of the card. Of what, and where they are. Good as long as there is a fork.
     struct Early {
+        const dsv4_batch *batch;
         const dsv4_block *block;
         const float *x, *qr;      // qr NULL: of compress alone
         float *compress[4];       // in the order of compress_products()
         float *queries, *weights; // index_products()
-        bool of(const dsv4_block *b, const float *input) const { return block == b && x == input; }
+        bool of(const dsv4_batch *b, const dsv4_block *w, const float *input) const {
+            return batch == b && block == w && x == input;
+        }
     } early{};
 
     /// The end of an operator that the next one may do better on the way: it runs when anything else is put on the
-    /// stream. take_put_off(): it is this, and the caller does it.
+    /// stream. take_put_off(): if it is this the caller does it, or puts it off again; else empty.
     struct PutOff {
         const void *written; // memory
         const dsv4_batch *batch;
         const dsv4_block *block; // or NULL
         bool operator==(const PutOff &) const = default;
     };
-    void put_off(const PutOff &what, std::function<void(dsv4::gpu::Stream)> work);
-    bool take_put_off(const PutOff &what);
+    using Work = std::function<void(dsv4::gpu::Stream)>;
+    void put_off(const PutOff &what, Work work);
+    Work take_put_off(const PutOff &what);
     struct Expansion {
         const float *y, *mix;
     } expansion{}; // of hc.post, put off
@@ -189,7 +193,7 @@ struct dsv4_queue {
     dsv4::gpu::Event events_[EVENT_COUNT] = {};
     bool forked_ = false, running_beside_ = false;
     PutOff put_off_{};
-    std::function<void(dsv4::gpu::Stream)> put_off_work_;
+    Work put_off_work_;
     dsv4::gpu::Event &event(int which);
     uint8_t *scratch_bytes(dsv4::gpu::Scratch slot, size_t bytes);
     dsv4::gpu::Memory slots_[dsv4::gpu::SCRATCH_COUNT];

@@ -4,9 +4,9 @@
 //
 //   subgroup   32 adjacent threads of a block, on every platform (half a wave where waves have 64)
 //   launch()   instead of <<<>>>; grids with a zero do nothing
-//   launch_early()  the same for kernels that begin with enter_kernel(): the card may bring them in before the former
-//              has finished. Every thread waits, also one that has nothing to do: a kernel that is over means that all
-//              before it are
+//   launch_early()  the same for kernels that wait_for_former(), most as the first thing they do (enter_kernel()): the
+//              card may bring them in before the former has finished. Every thread waits, also one that has nothing to
+//              do: a kernel that is over means that all before it are
 //   Shared     DSV4_SHARED(float, sums, [32]) for static shared memory, dynamic_shared<T>() for the rest
 //
 // Block sizes are multiples of 32. Collectives (shuffle*, subgroup_*, sync_subgroup, mma_*) are called by all 32
@@ -40,7 +40,8 @@ __device__ __forceinline__ int linear_thread() {
 __device__ __forceinline__ int lane_of_subgroup() { return linear_thread() % subgroup_size; }
 __device__ __forceinline__ int subgroup_of_block() { return linear_thread() / subgroup_size; }
 
-/// Before it, a kernel launched early reads its parameters, weights and the step's numbers alone, and writes nothing.
+/// Before it, a kernel launched early reads its parameters, weights and the step's numbers alone, and writes nothing
+/// (down_kernel says why it may read more).
 __device__ __forceinline__ void enter_kernel() {
     let_next_begin();
     wait_for_former();

@@ -114,7 +114,7 @@ dsv4_status attention_project(dsv4_queue *queue, const dsv4_batch *batch, const 
         queue->early = {};
         if (forks) {
             const EarlyProducts p = compress_products(*queue, SCRATCH_C, *block, x->row(0), tokens); // C to F
-            queue->early.block = block, queue->early.x = x->row(0);
+            queue->early.batch = batch, queue->early.block = block, queue->early.x = x->row(0);
             for (int i = 0; i < p.count; ++i)
                 queue->early.compress[i] = p.products[i].y, first[count++] = p.products[i];
         }

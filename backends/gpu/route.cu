@@ -54,7 +54,7 @@ template <int held> __global__ void __launch_bounds__(route_threads) route_kerne
             for (int n = 0; n < held; ++n)
                 if (rank[n] > top) top = rank[n], best = lane + n * subgroup_size;
             const uint32_t highest = subgroup_max(top);
-            best = subgroup_min(top == highest ? best : E); // of equals the first
+            best = min(subgroup_min(top == highest ? best : E), E - 1); // of equals the first
 #pragma unroll
             for (int n = 0; n < held; ++n)
                 if (lane + n * subgroup_size == best) rank[n] = 0;

@@ -310,7 +310,7 @@ dsv4_status attention_select(dsv4_queue *queue, const dsv4_batch *batch, const d
         }
         const size_t queries = size_t(tokens) * size_t(H);
         const dsv4_queue::Early &early = queue->early;
-        if (&q != queue && early.of(block, x->row(0)) && early.qr == qr->row(0)) {
+        if (&q != queue && early.of(batch, block, x->row(0)) && early.qr == qr->row(0)) {
             a.q = early.queries, a.weights = early.weights;
             queue->early = {}; // what follows changes them in place
         } else {

@@ -58,6 +58,12 @@ Forward::Forward(const Device &device, const Network &network, const Capacity &c
     mtp_streams_ = device.buffer(shape, DSV4_BUFFER_STREAMS, capacity.tokens);
 }
 
+Forward::~Forward() {
+    dsv4_error ignored;
+    DSV4_INIT(ignored);
+    (void)device_.memory->queue_wait(device_.queue(), &ignored);
+}
+
 void Forward::run(Step &step, std::vector<float> &logits) {
     std::vector<int32_t> ids;
     run(step, std::vector<dsv4_sample_row>(size_t(step.outputs())), ids, logits);

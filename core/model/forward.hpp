@@ -36,6 +36,10 @@ class Forward {
   public:
     /// Keeps references to both. Caches are made for the MTP blocks that the network has.
     Forward(const Device &device, const Network &network, const Capacity &capacity);
+    Forward(const Forward &) = delete;
+    Forward &operator=(const Forward &) = delete;
+    /// Waits: nothing of a step may be left to do on what is released.
+    ~Forward();
 
     const Capacity &capacity() const { return capacity_; }
 

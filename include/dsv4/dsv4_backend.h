@@ -17,8 +17,9 @@
  *                       position. Nothing is ever shifted, so that truncating a sequence is forgetting its length.
  *
  * Calls on one device come from one thread at a time; different devices may be driven by different threads. Functions
- * that take a queue may return before the work is done; only what says that it waits must. Every function that
- * takes err fills it when it returns a negative status. No function may print, throw, abort or end the process. */
+ * that take a queue may return before the work is done, or begun; only what says that it waits must. So whatever they
+ * were given is released after their queue was waited for. Every function that takes err fills it when it returns a
+ * negative status. No function may print, throw, abort or end the process. */
 #ifndef DSV4_BACKEND_H
 #define DSV4_BACKEND_H
 #include "dsv4/dsv4.h"
@@ -334,7 +335,8 @@ typedef struct dsv4_attention_ops {
                           const dsv4_cache *cache, const dsv4_buffer *x, const dsv4_buffer *qr,
                           dsv4_buffer *selection, dsv4_error *err);
     /* One softmax over W window rows and the visible entries (r == 4: the selected; else all; selection may be NULL
-     * then), the sink in the denominator; o [T, H, d] is rotated back. o may be q. */
+     * then), the sink in the denominator; o [T, H, d] is rotated back. o may be q; what q holds afterwards is the
+     * backend's business. */
     dsv4_status (*attend)(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_block *block,
                           const dsv4_cache *cache, const dsv4_buffer *q, const dsv4_buffer *selection, dsv4_buffer *o,
                           dsv4_error *err);
