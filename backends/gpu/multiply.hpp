@@ -306,15 +306,14 @@ template <class F> struct AnyUnit {
     }
 };
 
-/// sums of one unit, `columns` columns, of any matrix; xs, in shared memory, begins at its segment. Loops are not
-/// unrolled further than they say: a step runs this code once a layer, and has to fetch its instructions from wherever
-/// they are by then.
+/// sums of one unit, `columns` columns, of any matrix; xs, in shared memory, begins at its segment. One column:
+/// a loop, since a step runs such code once a layer and has to fetch its instructions from wherever they are by then.
 template <class F, int tiles>
 __device__ __forceinline__ void any_segment(AnyUnit<F> &unit, int32_t k_end, const uint16_t *xs, int pitch, int columns,
                                             float (&sums)[tiles][4]) {
 #pragma unroll
     for (int n = 0; n < tiles; ++n) sums[n][0] = sums[n][1] = sums[n][2] = sums[n][3] = 0;
-#pragma unroll 1
+#pragma unroll(tiles > 1 ? Chunks<F>::per_segment : 1)
     for (int chunk = 0; chunk < Chunks<F>::per_segment; ++chunk) {
         Raw<F> next = unit.raw;
         unit.cursor.advance(Raw<F>::groups);

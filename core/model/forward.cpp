@@ -59,6 +59,7 @@ Forward::Forward(const Device &device, const Network &network, const Capacity &c
 }
 
 Forward::~Forward() {
+    if (!ran_) return;
     dsv4_error ignored;
     DSV4_INIT(ignored);
     (void)device_.memory->queue_wait(device_.queue(), &ignored);
@@ -79,6 +80,7 @@ void Forward::run(Step &step, const std::vector<dsv4_sample_row> &rows, std::vec
     if (samples)
         call(device_.sample->set, device_.queue(), sampler_.get(), outputs, rows.data(),
              uint32_t(sizeof(dsv4_sample_row)));
+    ran_ = true;
     graphs_.run(batch_.get(), step.view(), samples, [&] {
         call(device_.ends->embed, device_.queue(), batch_.get(), network_.ends.get(), streams_.get());
         for (size_t l = 0; l < network_.layers.size(); ++l) layer(int32_t(l));

@@ -82,6 +82,7 @@ class Forward {
     Buffer streams_, x_, mix_, q_, qr_, o_, selection_, route_, y_, logits_;
     DeviceSampler sampler_{nullptr, nullptr};  // NULL: the device does not sample
     Buffer mtp_in_{nullptr, nullptr}, mtp_streams_{nullptr, nullptr};
+    bool ran_ = false;   // a step: something of it may be left to do
     StepGraphs graphs_;  // of run(); last, because they point at all of the above
 };
 
