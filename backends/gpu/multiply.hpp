@@ -324,15 +324,14 @@ __device__ __forceinline__ void any_segment(AnyUnit<F> &unit, int32_t k_end, con
     }
 }
 
-/// The units of a subgroup, one after the other, of a matrix with rows of whole rounds of four groups and with scales
-/// as published checkpoints have them: nothing is asked on the way, and three to four groups of every thread are in
-/// flight. Up to 8 columns; those that are not there are multiplied with zeros.
+/// The units of a subgroup, one after the other, of a matrix with rows of whole rounds of groups and with scales as
+/// published checkpoints have them: nothing is asked on the way, and a round of every thread is in flight. Up to 8
+/// columns; those that are not there are multiplied with zeros.
 template <class F> class RegularReader {
   public:
     static constexpr int scale_values = F::slabs == 4 ? 32 : 128; // of a row
     static constexpr int ahead = F::slabs == 4 ? 2 : 4;           // groups, a round
     static constexpr int group_values = 32 * F::slabs, round_values = ahead * group_values;
-    static constexpr int rounds = segment / round_values;
 
     __device__ static __forceinline__ bool takes(const Matrix &w) {
         if (w.columns % round_values) return false;
