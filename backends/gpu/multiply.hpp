@@ -242,6 +242,21 @@ __device__ __forceinline__ uint32_t word_of(const uint4 &v, int i) {
     return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
 }
 
+/// Slab s of a group of two rows, 16 bytes of each: the A operands of its two multiplications.
+template <class F, bool large_scales>
+__device__ __forceinline__ void decode_rows(const uint4 &low, const uint4 &high, const PairScale (&scale)[2], int s,
+                                            uint32_t (&first)[4], uint32_t (&second)[4]) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        uint32_t words[F::words], a[4];
+#pragma unroll
+        for (int j = 0; j < F::words; ++j) words[j] = word_of(half ? high : low, s * F::words + j);
+        decode_piece<F, large_scales>(words, scale[half], a);
+        first[half] = a[0], first[2 + half] = a[1];
+        second[half] = a[2], second[2 + half] = a[3];
+    }
+}
+
 /// sums += rows x columns over one chunk of a segment; xs: shared memory, this chunk's first slab of column 0.
 template <class F, int tiles, bool large_scales>
 __device__ __forceinline__ void multiply_groups(const Raw<F> &raw, const uint16_t *xs, int pitch, int columns,
@@ -254,16 +269,8 @@ __device__ __forceinline__ void multiply_groups(const Raw<F> &raw, const uint16_
                                     scale_of<F, large_scales>(raw.scale[1][i])};
 #pragma unroll
         for (int s = 0; s < F::slabs; ++s) {
-            uint32_t a[2][4];
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                uint32_t words[F::words];
-#pragma unroll
-                for (int j = 0; j < F::words; ++j) words[j] = word_of(raw.row[half][i], s * F::words + j);
-                decode_piece<F, large_scales>(words, scale[half], a[half]);
-            }
-            const uint32_t first[4] = {a[0][0], a[1][0], a[0][1], a[1][1]};
-            const uint32_t second[4] = {a[0][2], a[1][2], a[0][3], a[1][3]};
+            uint32_t first[4], second[4];
+            decode_rows<F, large_scales>(raw.row[0][i], raw.row[1][i], scale, s, first, second);
 #pragma unroll
             for (int n = 0; n < tiles; ++n) {
                 const int c = n * 8 + g;
@@ -313,7 +320,7 @@ __device__ __forceinline__ void any_segment(AnyUnit<F> &unit, int32_t k_end, con
                                             float (&sums)[tiles][4]) {
 #pragma unroll
     for (int n = 0; n < tiles; ++n) sums[n][0] = sums[n][1] = sums[n][2] = sums[n][3] = 0;
-#pragma unroll(tiles > 1 ? Chunks<F>::per_segment : 1)
+#pragma unroll(tiles > 1 ? Chunks <F>::per_segment : 1)
     for (int chunk = 0; chunk < Chunks<F>::per_segment; ++chunk) {
         Raw<F> next = unit.raw;
         unit.cursor.advance(Raw<F>::groups);
@@ -402,17 +409,10 @@ template <class F> class RegularReader {
             scale[0] = scale_of<F, false>(scale_of_[i][0]), scale[1] = scale_of<F, false>(scale_of_[i][1]);
 #pragma unroll
         for (int s = 0; s < F::slabs; ++s) {
-            uint32_t a[2][4];
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                uint32_t words[F::words];
-#pragma unroll
-                for (int j = 0; j < F::words; ++j) words[j] = word_of(raw_[i][half], s * F::words + j);
-                decode_piece<F, false>(words, scale[half], a[half]);
-            }
+            uint32_t first[4], second[4];
+            decode_rows<F, false>(raw_[i][0], raw_[i][1], scale, s, first, second);
             const uint4 v = *reinterpret_cast<const uint4 *>(b + s * 32);
-            const uint32_t first[4] = {a[0][0], a[1][0], a[0][1], a[1][1]}, b0[2] = {v.x, v.y};
-            const uint32_t second[4] = {a[0][2], a[1][2], a[0][3], a[1][3]}, b1[2] = {v.z, v.w};
+            const uint32_t b0[2] = {v.x, v.y}, b1[2] = {v.z, v.w};
             mma_bf16_m16n8k16(sums, first, b0);
             mma_bf16_m16n8k16(sums, second, b1);
         }
