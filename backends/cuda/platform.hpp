@@ -68,7 +68,7 @@ template <int N> __device__ __forceinline__ void copy_wait() {
 }
 
 /// Past the first-level cache: what another kernel wrote is there, also before wait_for_former(), if it is over.
-__device__ __forceinline__ int32_t load_fresh(const int32_t *p) { return __ldcg(p); }
+template <class T> __device__ __forceinline__ T load_fresh(const T *p) { return __ldcg(p); }
 
 /// Weights that are read once: past the first-level cache.
 /// volatile: where it stands, and not where it would need fewer registers.

@@ -14,40 +14,38 @@ constexpr int merge_threads = 256, merged_together = 8; // splits whose sums are
 
 /// Grid: heads, tokens. The sums of all splits, merged.
 __global__ void __launch_bounds__(merge_threads) merge_kernel(Attend a) {
-    enter_kernel();
+    let_next_begin();
+    static_assert(2 * merge_threads >= most_head_dim);
     const auto t = int32_t(blockIdx.y), h = int32_t(blockIdx.x);
-    if (t >= a.step.tokens()) return;
-    const int32_t d = a.cache.head_dim, splits = int32_t(ceil_div(KeyList(a, t).count, a.key_count)),
-                  plain = d - a.cache.rope_dims;
+    const int32_t d = a.cache.head_dim, plain = d - a.cache.rope_dims, i = 2 * int32_t(threadIdx.x);
+    if (t >= a.step.tokens() || i >= d) return wait_for_former();
+    const int32_t splits = int32_t(ceil_div(KeyList(a, t).count, a.key_count));
     const float *stats = a.stats + (int64_t(t) * a.splits * a.heads + h) * 2;
-    const int32_t position = a.step.position[t];
-    float *out = a.o + (int64_t(t) * a.heads + h) * d;
+    const float *from = a.partial + (int64_t(t) * a.splits * a.heads + h) * d + i, sink = a.sink[h];
+    const Turn turn = i < plain ? Turn{1, 0} : turn_at(a.step.position[t], a.rope[(i - plain) / 2]);
+    wait_for_former();
+    Softmax state;
+    float2 sum = make_float2(0, 0);
 #pragma unroll 1
-    for (int i = 2 * int(threadIdx.x); i < d; i += 2 * merge_threads) {
-        const float *from = a.partial + (int64_t(t) * a.splits * a.heads + h) * d + i;
-        Softmax state;
-        float2 sum = make_float2(0, 0);
-#pragma unroll 1
-        for (int32_t s0 = 0; s0 < splits; s0 += merged_together) {
-            float2 v[merged_together], stat[merged_together];
+    for (int32_t s0 = 0; s0 < splits; s0 += merged_together) {
+        float2 v[merged_together], stat[merged_together];
 #pragma unroll
-            for (int n = 0; n < merged_together; ++n)
-                if (s0 + n < splits) {
-                    v[n] = *reinterpret_cast<const float2 *>(from + int64_t(s0 + n) * a.heads * d);
-                    stat[n] = *reinterpret_cast<const float2 *>(stats + int64_t(s0 + n) * a.heads * 2);
-                }
+        for (int n = 0; n < merged_together; ++n)
+            if (s0 + n < splits) {
+                v[n] = *reinterpret_cast<const float2 *>(from + int64_t(s0 + n) * a.heads * d);
+                stat[n] = *reinterpret_cast<const float2 *>(stats + int64_t(s0 + n) * a.heads * 2);
+            }
 #pragma unroll
-            for (int n = 0; n < merged_together; ++n)
-                if (s0 + n < splits) {
-                    const Merge m = state.merge(stat[n].x, stat[n].y);
-                    sum.x = m.apply(sum.x, v[n].x), sum.y = m.apply(sum.y, v[n].y);
-                }
-        }
-        const float whole = state.denominator(a.sink[h]);
-        sum.x /= whole, sum.y /= whole;
-        if (i >= plain) sum = turned_back(sum, turn_at(position, a.rope[(i - plain) / 2]));
-        *reinterpret_cast<float2 *>(out + i) = sum;
+        for (int n = 0; n < merged_together; ++n)
+            if (s0 + n < splits) {
+                const Merge m = state.merge(stat[n].x, stat[n].y);
+                sum.x = m.apply(sum.x, v[n].x), sum.y = m.apply(sum.y, v[n].y);
+            }
     }
+    const float whole = state.denominator(sink);
+    sum.x /= whole, sum.y /= whole;
+    if (i >= plain) sum = turned_back(sum, turn);
+    *reinterpret_cast<float2 *>(a.o + (int64_t(t) * a.heads + h) * d + i) = sum;
 }
 
 /// float32, any size, any row format. A block takes a head of a token: scores, softmax, sum. Grid: heads, tokens.

@@ -33,7 +33,7 @@ struct Attend {
     float *partial, *stats;   // [T, splits, H, d] and [T, splits, H, 2]: sums; largest score and its denominator
     int32_t heads, window, topk, ratio, splits, key_count;
     float scale, eps;
-    bool raw; // q: neither normalised nor rotated yet (head_kernel)
+    bool raw; // q: neither normalised nor rotated yet (head_kernel); the kernel before is its product
 };
 
 /// The keys of a token: its window, then entries.
@@ -55,7 +55,7 @@ struct KeyList {
     /// NULL: nothing was selected there.
     __device__ __forceinline__ const uint8_t *row(int32_t k) const {
         if (k < in_window) return a.cache.window_row(slot, first + k);
-        const int32_t e = selected ? selected[k - in_window] : k - in_window;
+        const int32_t e = selected ? load_fresh(selected + k - in_window) : k - in_window;
         return e < 0 ? nullptr : a.cache.entry(table, e);
     }
 };
@@ -111,13 +111,14 @@ template <class S> __device__ __forceinline__ AttendShared attend_shared(int hea
 struct Latents {
     uint2 a, b; // b: of bf16
     uint32_t scale;
-    __device__ __forceinline__ void load(const CacheView &cache, const uint8_t *row, int i) {
+    template <bool fresh> __device__ __forceinline__ void load(const CacheView &cache, const uint8_t *row, int i) {
         const int plain = cache.head_dim - cache.rope_dims;
         const bool tail = i >= plain;
         const auto *p = reinterpret_cast<const uint2 *>(row + (tail ? 2 * i - plain : i));
-        a = p[0];
-        if (tail) b = p[1];
-        else scale = row[plain + 2 * cache.rope_dims + i / 64];
+        const uint8_t *s = row + plain + 2 * cache.rope_dims + i / 64;
+        a = fresh ? load_fresh(p) : p[0];
+        if (tail) b = fresh ? load_fresh(p + 1) : p[1];
+        else scale = fresh ? load_fresh(s) : *s;
     }
     /// As bf16, exactly.
     __device__ __forceinline__ uint4 decoded(const CacheView &cache, int i) const {
@@ -131,7 +132,8 @@ struct Latents {
 };
 
 /// Keys [begin, begin + keys) of the list into shared memory; zeros where there is none. A subgroup takes whole rows.
-template <class S>
+/// fresh: past the first-level cache.
+template <class S, bool fresh>
 __device__ __forceinline__ void stage_keys(const KeyList &list, int32_t begin, const AttendShared &s) {
     constexpr int subgroups = S::threads / subgroup_size, together = 4; // rows whose loads are in flight together
     static_assert(S::keys % (subgroups * together) == 0);
@@ -151,7 +153,7 @@ __device__ __forceinline__ void stage_keys(const KeyList &list, int32_t begin, c
             for (int n = 0; n < together; ++n) {
                 const uint8_t *row = s.rows[k0 + n * subgroups];
                 raw[n] = {};
-                if (row && at < cache.head_dim) raw[n].load(cache, row, at);
+                if (row && at < cache.head_dim) raw[n].template load<fresh>(cache, row, at);
             }
 #pragma unroll
             for (int n = 0; n < together; ++n)
@@ -256,15 +258,24 @@ __device__ __forceinline__ void sum_values(const Attend &a, const AttendShared &
     }
 }
 
+/// The pair of a raw head that this thread rotates (or one that is not there), and how.
+struct RawTurn {
+    int pair;
+    Turn turn;
+    __device__ __forceinline__ RawTurn(const Attend &a, int32_t token) {
+        const int plain = (a.cache.head_dim - a.cache.rope_dims) / 2;
+        pair = plain + (lane_of_subgroup() + subgroup_size - plain % subgroup_size) % subgroup_size;
+        turn = turn_at(a.step.position[token], pair < a.cache.head_dim / 2 ? a.rope[pair - plain] : 0.0f);
+    }
+};
+
 /// The heads of a block, from `first`, as bf16 into shared memory, as head_kernel leaves them: normalised, then
 /// rotated. At most 32 pairs are rotated.
 template <class S>
-__device__ __forceinline__ void stage_raw_heads(const Attend &a, const AttendShared &s, int32_t token, int first) {
+__device__ __forceinline__ void stage_raw_heads(const Attend &a, const AttendShared &s, int32_t token, int first,
+                                                const RawTurn &raw) {
     constexpr int held = most_head_dim / 2 / subgroup_size;
-    const int d = a.cache.head_dim, pairs = d / 2, plain = (d - a.cache.rope_dims) / 2, pitch = fragment_pitch(d);
-    const int lane = lane_of_subgroup(),
-              turned = plain + (lane + subgroup_size - plain % subgroup_size) % subgroup_size;
-    const Turn turn = turn_at(a.step.position[token], turned < pairs ? a.rope[turned - plain] : 0.0f);
+    const int d = a.cache.head_dim, pairs = d / 2, pitch = fragment_pitch(d), lane = lane_of_subgroup();
 #pragma unroll 1
     for (int h = subgroup_of_block(); h < S::heads; h += S::threads / subgroup_size) {
         const auto *q = reinterpret_cast<const float2 *>(a.q + (int64_t(token) * a.heads + first + h) * d);
@@ -283,7 +294,7 @@ __device__ __forceinline__ void stage_raw_heads(const Attend &a, const AttendSha
         for (int j = 0; j < held; ++j) {
             const int i = lane + j * subgroup_size;
             float2 x = make_float2(v[j].x * r, v[j].y * r);
-            if (i == turned) x = rotated(x, turn, false);
+            if (i == raw.pair) x = rotated(x, raw.turn, false);
             if (2 * i < (d + 31) / 32 * 32)
                 *reinterpret_cast<uint32_t *>(s.q + h * pitch + 2 * i) = pack_bf16(x.x, x.y);
         }
@@ -292,13 +303,13 @@ __device__ __forceinline__ void stage_raw_heads(const Attend &a, const AttendSha
 
 /// Grid: groups of heads; splits, or 1 when `whole`; tokens.
 template <class S, bool whole> __global__ void __launch_bounds__(S::threads, 1) split_kernel(Attend a) {
-    enter_kernel();
+    let_next_begin();
     const auto token = int32_t(blockIdx.z);
-    if (token >= a.step.tokens()) return;
+    if (token >= a.step.tokens()) return wait_for_former();
     const KeyList list(a, token);
     const int32_t first_split = whole ? 0 : int32_t(blockIdx.y);
     const int32_t end_split = whole ? int32_t(ceil_div(list.count, S::keys)) : first_split + 1;
-    if (first_split * S::keys >= list.count) return;
+    if (first_split * S::keys >= list.count) return wait_for_former();
     const int d = a.cache.head_dim, plain = d - a.cache.rope_dims, pitch = fragment_pitch(d);
     const int lane = lane_of_subgroup(), g = lane / 4, t = lane % 4, part = subgroup_of_block() % S::parts;
     const int head0 = int(blockIdx.x) * S::heads, head = head0 + subgroup_of_block() / S::parts * 16 + g;
@@ -306,8 +317,14 @@ template <class S, bool whole> __global__ void __launch_bounds__(S::threads, 1) 
     const int pairs = max(0, min(each, all_pairs - first_pair));
     const AttendShared s = attend_shared<S>(d);
 
-    if (!whole && a.raw) stage_raw_heads<S>(a, s, token, head0);
-    else
+    if constexpr (whole) wait_for_former();
+    else {
+        const RawTurn turn(a, token);
+        if (!a.raw) wait_for_former();
+        stage_keys<S, true>(list, first_split * S::keys, s); // raw: there since before the product (enter_product)
+        if (a.raw) wait_for_former(), stage_raw_heads<S>(a, s, token, head0, turn);
+    }
+    if (whole || !a.raw)
 #pragma unroll 1
         for (int h = subgroup_of_block(); h < S::heads; h += S::threads / subgroup_size)
 #pragma unroll 2
@@ -329,7 +346,7 @@ template <class S, bool whole> __global__ void __launch_bounds__(S::threads, 1) 
     float sum[whole ? 2 * S::pairs : 1][4] = {};
     for (int32_t split = first_split; split < end_split; ++split) {
         if (split != first_split) __syncthreads();
-        stage_keys<S>(list, split * S::keys, s);
+        if (whole) stage_keys<S, false>(list, split * S::keys, s);
         __syncthreads();
         Softmax mine[2];
         score_keys<S>(a, s, mine);

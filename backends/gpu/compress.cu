@@ -108,26 +108,33 @@ __device__ __forceinline__ void hadamard(float *x, int n, bool official) {
 
 /// Grid: tokens, compressors. A token that completes an entry writes it.
 __global__ void __launch_bounds__(pool_threads, 1) pool_kernel(Pool a) {
-    enter_kernel();
+    let_next_begin();
     DSV4_SHARED(float, scratch, [32]);
     const auto t = int32_t(blockIdx.x);
-    if (t >= a.step.tokens()) return;
+    if (t >= a.step.tokens()) return wait_for_former();
     const Compressor c = a.of[blockIdx.y];
     const int32_t sequence = a.step.sequence[t], position = a.step.position[t], slot = a.step.slot[sequence];
     const int32_t first = a.step.first[sequence], r = a.cache.ratio;
-    if (ring_is_safe(a.cache, a.step.first[sequence + 1] - first)) write_ring(a, c, t, slot, position);
-    if ((position + 1) % r) return;
     const int32_t e = position / r, start = a.step.position[first];
-    float *row = dynamic_shared<float>();
+    const bool safe = ring_is_safe(a.cache, a.step.first[sequence + 1] - first), completes = (position + 1) % r == 0;
+    float *row = dynamic_shared<float>(), *norm = row + c.dim;
+    auto *turns = reinterpret_cast<Turn *>(norm + c.dim);
+    if (completes) {
+        for (int i = int(threadIdx.x); i < c.dim; i += pool_threads) norm[i] = c.norm[i];
+        make_turns(turns, a.cache.rope_dims, a.rope, e * r);
+    }
+    wait_for_former();
+    if (safe) write_ring(a, c, t, slot, position);
+    if (!completes) return;
     for (int i = int(threadIdx.x); i < c.dim; i += pool_threads)
         row[i] = settled(pooled(a, c, e, first, start, slot, i), a.official);
     __syncthreads();
     const float factor = block_rms(row, c.dim, a.eps, scratch);
     __syncthreads();
     for (int i = int(threadIdx.x); i < c.dim; i += pool_threads)
-        row[i] = settled(row[i] * factor * c.norm[i], a.official);
+        row[i] = settled(row[i] * factor * norm[i], a.official);
     __syncthreads();
-    rotate_row(row, c.dim, a.cache.rope_dims, a.rope, e * r, a.official);
+    rotate_row(row, c.dim, a.cache.rope_dims, turns, a.official);
     __syncthreads();
     const int32_t *table = a.step.table_of(t);
     if (!c.keys) return store_latent(a.cache, row, a.cache.entry(table, e));
@@ -183,7 +190,7 @@ dsv4_status attention_compress(dsv4_queue *queue, const dsv4_batch *batch, const
                 2 * di, true};
         const dim3 grid(unsigned(tokens), csa ? 2 : 1);
         const int32_t longest = csa && di > s.head_dim ? di : s.head_dim;
-        launch_early(pool_kernel, grid, pool_threads, size_t(longest) * 4, q.stream(), pool);
+        launch_early(pool_kernel, grid, pool_threads, size_t(2 * longest + s.rope_dims) * 4, q.stream(), pool);
         if (int32_t(tokens) > cache->desc.state_slack + 1)
             launch_early(ring_kernel, grid, pool_threads, 0, q.stream(), pool);
     });

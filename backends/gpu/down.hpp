@@ -111,7 +111,7 @@ __device__ __forceinline__ void stage_down(const Matrix &like, const float *x, i
     }
 }
 
-/// Grid: row tiles. The route is there before the kernel before this one lets it begin (multiply_few).
+/// Grid: row tiles. The kernel before this one is a product, and the route was there before it (enter_product).
 __global__ void __launch_bounds__(block_threads, 2) down_kernel(DSV4_PARAMETER Down a) {
     let_next_begin();
     DSV4_SHARED(DownShared, at, [1]);

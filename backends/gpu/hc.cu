@@ -53,8 +53,9 @@ __global__ void mixing_pieces(Collapse w, Rows rows, float *partial, int each) {
         if constexpr (plain) load_eight(reinterpret_cast<const float *>(w.fn.data) + int64_t(mix) * K + at, weight[m]);
         else eight_elements(w.fn, mix, at, weight[m]);
     }
+    const int end = min(row0 + each, rows.live());
     wait_for_former();
-    for (int row = row0; row < min(row0 + each, rows.live()); ++row) {
+    for (int row = row0; row < end; ++row) {
         const float *X = w.streams + int64_t(w.gather ? w.gather[row] : row) * K;
         float *out = partial + (int64_t(row) * pieces + int(blockIdx.x)) * (mixes + 1);
         float x[8] = {}, dot[mixes_at_once];
@@ -220,11 +221,23 @@ __global__ void __launch_bounds__(finish_threads)
     DSV4_SHARED(float, pre, [most_streams]);
     DSV4_SHARED(float, comb, [most_streams * most_streams]);
     DSV4_SHARED(float, scratch, [32]);
-    enter_kernel();
+    let_next_begin();
     const int row = int(blockIdx.x), thread = int(threadIdx.x), M = four ? 4 : w.streams_count, D = w.hidden;
     const int mixes = w.fn.rows;
     const bool collapses = blockIdx.y == 0;
-    if (row >= rows.live()) return;
+    const bool live = row < rows.live();
+    // Weights, while the kernel before this one runs: of the mix that this thread makes, and of the norm.
+    const int first = collapses ? 0 : M, mine = first + thread;
+    float base = 0, scale = 0;
+    if (mine < (collapses ? M : mixes)) base = w.base[mine], scale = w.scale[mine < M ? 0 : mine < 2 * M ? 1 : 2];
+    float4 norm[held];
+    if (four && collapses)
+#pragma unroll
+        for (int i = 0; i < held; ++i)
+            if (const int c = (thread + i * finish_threads) * 4; c < D)
+                norm[i] = make_float4(w.norm[c], w.norm[c + 1], w.norm[c + 2], w.norm[c + 3]);
+    wait_for_former();
+    if (!live) return;
     float *X = w.streams + int64_t(w.gather ? w.gather[row] : row) * M * D;
     Channels<four ? 4 : 1> channels[held]; // on their way while the logits are added up
     if (four && collapses)
@@ -261,14 +274,14 @@ __global__ void __launch_bounds__(finish_threads)
     const float factor = 1.0f / sqrtf(logits[mixes] / float(M * D) + w.rms_eps);
     if (!collapses) {
         float *mix = w.mix + int64_t(row) * (M + M * M);
+        static_assert((1 + most_streams) * most_streams <= finish_threads);
+        if (mine < mixes) {
+            const float logit = logits[mine] * factor * scale + base;
+            if (thread < M) mix[thread] = 2.0f * sigmoid(logit);
+            else comb[thread - M] = logit;
+        }
+        __syncthreads();
         if (part) return;
-#pragma unroll 1
-        for (int m = thread; m < M; m += subgroup_size)
-            mix[m] = 2.0f * sigmoid(logits[M + m] * factor * w.scale[1] + w.base[M + m]);
-#pragma unroll 1
-        for (int e = thread; e < M * M; e += subgroup_size)
-            comb[e] = logits[2 * M + e] * factor * w.scale[2] + w.base[2 * M + e];
-        sync_subgroup();
         if constexpr (four) sinkhorn_of_four(comb, w.sinkhorn_iters, w.hc_eps);
         else if (M * M <= subgroup_size) sinkhorn<1>(comb, M, w.sinkhorn_iters, w.hc_eps);
         else sinkhorn<most_streams * most_streams / subgroup_size>(comb, M, w.sinkhorn_iters, w.hc_eps);
@@ -276,7 +289,7 @@ __global__ void __launch_bounds__(finish_threads)
         for (int e = thread; e < M * M; e += subgroup_size) mix[M + e] = comb[e];
         return;
     }
-    if (thread < M) pre[thread] = sigmoid(logits[thread] * factor * w.scale[0] + w.base[thread]) + w.hc_eps;
+    if (thread < M) pre[thread] = sigmoid(logits[thread] * factor * scale + base) + w.hc_eps;
     __syncthreads();
     float *out = w.x + int64_t(row) * D, squares = 0;
     const auto settle = [&](float v) { return w.official ? round_bf16(v) : v; };
@@ -293,10 +306,9 @@ __global__ void __launch_bounds__(finish_threads)
         for (int i = 0; i < held; ++i) {
             const int c = (thread + i * finish_threads) * 4;
             if (c >= D) break;
-            const float *norm = w.norm + c;
             *reinterpret_cast<float4 *>(out + c) =
-                make_float4(settle(v[i].x * r * norm[0]), settle(v[i].y * r * norm[1]), settle(v[i].z * r * norm[2]),
-                            settle(v[i].w * r * norm[3]));
+                make_float4(settle(v[i].x * r * norm[i].x), settle(v[i].y * r * norm[i].y),
+                            settle(v[i].z * r * norm[i].z), settle(v[i].w * r * norm[i].w));
         }
     } else {
         for (int c = thread; c < D; c += finish_threads) {

@@ -55,7 +55,7 @@ template <class F> __device__ __forceinline__ void low_block(const Work &work) {
                 memory[at.scales + row * at.scale_pitch + i] = __ldg(from + i);
         }
     if (threadIdx.x < zeros_bytes / 4) reinterpret_cast<uint32_t *>(zeros)[threadIdx.x] = 0;
-    wait_for_former();
+    enter_product();
     stage_inputs<F>(work, 0, columns, 0, padded(K), xs, pitch);
     copy_wait<0>();
     __syncthreads();
@@ -97,7 +97,6 @@ template <class F> __device__ __forceinline__ void low_block(const Work &work) {
 
 template <class Source> __global__ void __launch_bounds__(block_threads, 2) multiply_low(DSV4_PARAMETER Source source) {
     Work work;
-    let_next_begin();
     if (!source.find(work, KERNEL_FEW, 0)) return wait_for_former();
     switch (work.w.dtype) {
     case DSV4_FP4_E2M1: low_block<Fp4>(work); break;

@@ -481,8 +481,8 @@ template <class F> __device__ __forceinline__ void few_block(const Work &work, i
         settle(unit);
         RegularReader<F> reader;
         if (regular && u < units) reader.aim(work, unit), reader.start(); // on its way while activations are staged
-        if (column == work.column) wait_for_former();
-        else __syncthreads();
+        if (column != work.column) __syncthreads();
+        else enter_product();
         stage_inputs<F>(work, column, columns, 0, padded(K), xs, pitch);
         __syncthreads();
         bool right = regular;
@@ -519,9 +519,7 @@ template <class Source, int32_t only>
 __global__ void __launch_bounds__(block_threads, few_blocks_per_processor)
     multiply_few(DSV4_PARAMETER Source source, int columns_at_once, int tile_height) {
     Work work;
-    if (!Source::of_the_step) let_next_begin();
-    if (Source::of_the_step) wait_for_former();
-    if (Source::of_the_step) let_next_begin(); // who knows by then that the route is there
+    if (Source::of_the_step) enter_product(); // find() reads the route
     const bool found = source.find(work, KERNEL_FEW, 0);
     if (!found) {
         wait_for_former();
@@ -570,7 +568,7 @@ template <class F, int tiles> __device__ __forceinline__ void some_block(const W
 /// Grid: row blocks, column blocks of 8 * tiles, segments.
 template <class Source, int tiles>
 __global__ void __launch_bounds__(block_threads, tiles > 4 ? 1 : 2) multiply_some(DSV4_PARAMETER Source source) {
-    enter_kernel();
+    enter_product();
     Work work;
     const int s = int(blockIdx.z);
     if (!source.find(work, KERNEL_SOME, tiles * 8) || s >= segments_of(work.w.columns)) return;

@@ -27,12 +27,16 @@ __device__ __forceinline__ float2 rotated(float2 v, const Turn &t, bool official
                        settled(v.x * t.sine + v.y * t.cosine, official));
 }
 
-/// The last `turned` of n values of a row in shared memory, in place, by the whole block.
-__device__ __forceinline__ void rotate_row(float *row, int n, int turned, const float *frequency, int32_t position,
-                                           bool official) {
+/// The rotations of a row whose last `turned` values turn, by the whole block: turns [turned / 2], in shared memory,
+/// where each thread reads but what it wrote.
+__device__ __forceinline__ void make_turns(Turn *turns, int turned, const float *frequency, int32_t position) {
+    for (int i = int(threadIdx.x); i < turned / 2; i += int(blockDim.x)) turns[i] = turn_at(position, frequency[i]);
+}
+/// The last `turned` of n values of a row in shared memory, in place.
+__device__ __forceinline__ void rotate_row(float *row, int n, int turned, const Turn *turns, bool official) {
     float *tail = row + n - turned;
     for (int i = int(threadIdx.x); i < turned / 2; i += int(blockDim.x)) {
-        const float2 v = rotated(make_float2(tail[2 * i], tail[2 * i + 1]), turn_at(position, frequency[i]), official);
+        const float2 v = rotated(make_float2(tail[2 * i], tail[2 * i + 1]), turns[i], official);
         tail[2 * i] = v.x, tail[2 * i + 1] = v.y;
     }
 }

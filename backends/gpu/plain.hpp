@@ -16,7 +16,7 @@ __device__ __forceinline__ void load_plain(const float *p, int left, bool togeth
 template <class Source>
 __global__ void __launch_bounds__(block_threads, 2)
     multiply_plain(DSV4_PARAMETER Source source, int width, int repeat) {
-    enter_kernel();
+    enter_product();
     DSV4_SHARED(float, parts, [block_subgroups][8]);
     Work work;
     if (!source.find(work, KERNEL_PLAIN, width)) return;

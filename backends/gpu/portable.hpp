@@ -40,11 +40,16 @@ __device__ __forceinline__ int linear_thread() {
 __device__ __forceinline__ int lane_of_subgroup() { return linear_thread() % subgroup_size; }
 __device__ __forceinline__ int subgroup_of_block() { return linear_thread() / subgroup_size; }
 
-/// Before it, a kernel launched early reads its parameters, weights and the step's numbers alone, and writes nothing
-/// (down_kernel says why it may read more).
+/// Before it, a kernel launched early reads its parameters, weights and the step's numbers alone, and writes nothing.
 __device__ __forceinline__ void enter_kernel() {
     let_next_begin();
     wait_for_former();
+}
+/// The same for products of up to 64 tokens. What begins after one of them may read more before it waits: whatever was
+/// written before the product, by load_fresh().
+__device__ __forceinline__ void enter_product() {
+    wait_for_former();
+    let_next_begin();
 }
 
 template <class Kernel, class... A>
@@ -75,6 +80,7 @@ __host__ __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
 }
 
 #if defined(DSV4_GPU_CUDA) // one instruction for integers
+__device__ __forceinline__ uint32_t subgroup_sum(uint32_t v) { return __reduce_add_sync(0xFFFFFFFFu, v); }
 __device__ __forceinline__ uint32_t subgroup_max(uint32_t v) { return __reduce_max_sync(0xFFFFFFFFu, v); }
 __device__ __forceinline__ int32_t subgroup_min(int32_t v) { return __reduce_min_sync(0xFFFFFFFFu, v); }
 #endif

@@ -21,14 +21,19 @@ struct Latents {
 
 /// Grid: tokens; 0: norm of the query latent, 1: norm, rotation and rounding of the window row, into the cache.
 __global__ void __launch_bounds__(latent_threads) latent_kernel(Latents a) {
-    enter_kernel();
+    let_next_begin();
     DSV4_SHARED(float, scratch, [32]);
     const auto t = int32_t(blockIdx.x);
-    if (t >= a.step.tokens()) return;
+    const int me = int(threadIdx.x);
+    if (t >= a.step.tokens()) return wait_for_former();
     if (blockIdx.y == 0) {
         constexpr int held = 8; // values of a thread that stay in registers
-        float *row = a.qr + int64_t(t) * a.q_lora, v[held] = {}, sum = 0;
-        const int me = int(threadIdx.x), n = a.q_lora;
+        float *row = a.qr + int64_t(t) * a.q_lora, v[held] = {}, norm[held] = {}, sum = 0;
+        const int n = a.q_lora;
+#pragma unroll
+        for (int i = 0; i < held; ++i)
+            if (me + i * latent_threads < n) norm[i] = a.q_norm[me + i * latent_threads];
+        wait_for_former();
 #pragma unroll
         for (int i = 0; i < held; ++i)
             if (me + i * latent_threads < n) v[i] = row[me + i * latent_threads];
@@ -39,22 +44,26 @@ __global__ void __launch_bounds__(latent_threads) latent_kernel(Latents a) {
         const float r = 1.0f / sqrtf(block_sum(sum, scratch) / float(n) + a.eps);
 #pragma unroll
         for (int i = 0; i < held; ++i)
-            if (const int at = me + i * latent_threads; at < n) row[at] = settled(v[i] * r * a.q_norm[at], a.official);
+            if (const int at = me + i * latent_threads; at < n) row[at] = settled(v[i] * r * norm[i], a.official);
 #pragma unroll 1
         for (int i = me + held * latent_threads; i < n; i += latent_threads)
             row[i] = settled(row[i] * r * a.q_norm[i], a.official);
         return;
     }
-    float *row = dynamic_shared<float>();
+    const int32_t position = a.step.position[t];
+    float *row = dynamic_shared<float>(), *norm = row + a.head_dim;
+    auto *turns = reinterpret_cast<Turn *>(norm + a.head_dim);
+    uint8_t *to = a.cache.window_row(a.step.slot_of(t), position);
+    for (int i = me; i < a.head_dim; i += latent_threads) norm[i] = a.kv_norm[i];
+    make_turns(turns, a.rope_dims, a.rope, position);
+    wait_for_former();
     const float *from = a.kv + int64_t(t) * a.head_dim;
     const float r = block_rms(from, a.head_dim, a.eps, scratch);
-    for (int i = int(threadIdx.x); i < a.head_dim; i += int(blockDim.x))
-        row[i] = settled(from[i] * r * a.kv_norm[i], a.official);
+    for (int i = me; i < a.head_dim; i += latent_threads) row[i] = settled(from[i] * r * norm[i], a.official);
     __syncthreads();
-    const int32_t position = a.step.position[t];
-    rotate_row(row, a.head_dim, a.rope_dims, a.rope, position, a.official);
+    rotate_row(row, a.head_dim, a.rope_dims, turns, a.official);
     __syncthreads();
-    store_latent(a.cache, row, a.cache.window_row(a.step.slot_of(t), position));
+    store_latent(a.cache, row, to);
 }
 
 struct Heads {
@@ -120,7 +129,7 @@ dsv4_status attention_project(dsv4_queue *queue, const dsv4_batch *batch, const 
         }
         linear(*queue, batch->token_rows(), first, count, true);
         if (forks) queue->fork();
-        launch_early(latent_kernel, dim3(tokens, 2), latent_threads, size_t(d) * 4, queue->stream(),
+        launch_early(latent_kernel, dim3(tokens, 2), latent_threads, size_t(2 * d + s.rope_dims) * 4, queue->stream(),
                      Latents{batch->view, cache->view, qr->row(0), kv, block->vector(DSV4_ROLE_Q_NORM),
                              block->vector(DSV4_ROLE_KV_NORM), block->rope_frequency(), s.q_lora, d, s.rope_dims,
                              s.rms_eps, official});

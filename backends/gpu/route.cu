@@ -22,11 +22,19 @@ constexpr int route_threads = 256, most_held = 64; // experts of a thread when t
 /// A block takes a token: scores by all of it, the best by its first subgroup, which has `held` experts a thread. Grid:
 /// tokens.
 template <int held> __global__ void __launch_bounds__(route_threads) route_kernel(Route a) {
-    enter_kernel();
+    let_next_begin();
     const int lane = lane_of_subgroup(), E = a.experts, k = a.active;
     const auto t = int32_t(blockIdx.x);
-    if (t >= a.step.tokens()) return;
-    float *score = dynamic_shared<float>();
+    const bool live = t < a.step.tokens();
+    const int32_t *given =
+        a.by_token && live ? a.by_token + int64_t(min(max(a.step.token[t], 0), a.vocab - 1)) * k : nullptr;
+    float *score = dynamic_shared<float>(), *picked = score + E, bias[held] = {}; // [E], [k]
+    if (!a.by_token && !subgroup_of_block())
+#pragma unroll
+        for (int i = 0; i < held; ++i)
+            if (const int e = lane + i * subgroup_size; e < E) bias[i] = a.bias[e];
+    wait_for_former();
+    if (!live) return;
 #pragma unroll 1
     for (int e = int(threadIdx.x); e < E; e += route_threads) {
         float x = a.logits[int64_t(t) * E + e];
@@ -40,11 +48,10 @@ template <int held> __global__ void __launch_bounds__(route_threads) route_kerne
 #pragma unroll
         for (int i = 0; i < held; ++i) {
             const int e = lane + i * subgroup_size; // the bias selects, never weighs
-            rank[i] = e < E ? rank_of(score[e] + a.bias[e]) : 0;
+            rank[i] = e < E ? rank_of(score[e] + bias[i]) : 0;
         }
     auto *chosen = reinterpret_cast<int32_t *>(a.route + int64_t(t) * 2 * k);
     float *weight = a.route + int64_t(t) * 2 * k + k, sum = 0;
-    const int32_t *given = a.by_token ? a.by_token + int64_t(min(max(a.step.token[t], 0), a.vocab - 1)) * k : nullptr;
 #pragma unroll 1
     for (int i = 0; i < k; ++i) {
         int32_t best = given ? given[i] : E;
@@ -60,10 +67,10 @@ template <int held> __global__ void __launch_bounds__(route_threads) route_kerne
                 if (lane + n * subgroup_size == best) rank[n] = 0;
         }
         sum += score[best];
-        if (lane == 0) chosen[i] = best, weight[i] = score[best];
+        if (lane == 0) chosen[i] = best, picked[i] = score[best];
     }
     sync_subgroup();
-    for (int i = lane; i < k; i += subgroup_size) weight[i] = weight[i] / sum * a.scale;
+    for (int i = lane; i < k; i += subgroup_size) weight[i] = picked[i] / sum * a.scale;
 }
 
 } // namespace
@@ -90,7 +97,7 @@ dsv4_status moe_route(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_blo
         launch_early(E <= 8 * subgroup_size    ? route_kernel<8>
                      : E <= 16 * subgroup_size ? route_kernel<16>
                                                : route_kernel<most_held>,
-                     dim3(unsigned(tokens)), route_threads, size_t(E) * 4, queue->stream(),
+                     dim3(unsigned(tokens)), route_threads, size_t(E + s.active_experts) * 4, queue->stream(),
                      Route{batch->view, logits, parts ? logits + count : nullptr, bias, block->tid2eid, route->row(0),
                            E, s.active_experts, s.vocab, s.routed_scale});
     });

@@ -18,6 +18,7 @@ template <class T> __device__ __forceinline__ T exclusive_sum(T v, T *scratch, T
     __syncthreads();
     T before = 0;
     all = 0;
+#pragma unroll 4
     for (int i = 0; i < groups; ++i) {
         if (i < subgroup_of_block()) before += scratch[i];
         all += scratch[i];

@@ -17,6 +17,8 @@ constexpr int most_score_tiles = 4;                                       // of 
 constexpr int32_t chunk = 8192;                                           // of scores, where there are more
 constexpr size_t most_scores = size_t(32) << 20;
 
+static_assert(chunk <= most_held_scores);
+
 struct Select {
     StepView step;
     CacheView cache;
@@ -37,13 +39,13 @@ struct Select {
 };
 
 /// A query of n values, prepared into v, in shared memory.
-__device__ __forceinline__ void query_of_any(const Select &a, const float *q, float *v, int32_t position) {
+__device__ __forceinline__ void query_of_any(const Select &a, const float *q, float *v, const Turn *turns) {
     const int n = a.cache.index_dim, lane = lane_of_subgroup();
     for (int i = lane; i < n; i += subgroup_size) v[i] = q[i];
     sync_subgroup();
     float *tail = v + n - a.rope_dims;
     for (int i = lane; i < a.rope_dims / 2; i += subgroup_size) {
-        const float2 x = rotated(make_float2(tail[2 * i], tail[2 * i + 1]), turn_at(position, a.rope[i]), a.official);
+        const float2 x = rotated(make_float2(tail[2 * i], tail[2 * i + 1]), turns[i], a.official);
         tail[2 * i] = x.x, tail[2 * i + 1] = x.y;
     }
     sync_subgroup();
@@ -67,26 +69,21 @@ __device__ __forceinline__ void query_of_any(const Select &a, const float *q, fl
 }
 
 /// The same for 128 values, the same sums of them, in registers: lane l has values l, l + 32, ...
-__device__ __forceinline__ void query_of_four(const Select &a, const float *q, float *v, int32_t position) {
+__device__ __forceinline__ void query_of_four(const Select &a, const float *q, float *v, const Turn *turns) {
     constexpr int n = 4 * subgroup_size;
     const int lane = lane_of_subgroup(), plain = n - a.rope_dims;
     float x[4];
 #pragma unroll
     for (int j = 0; j < 4; ++j) x[j] = q[j * subgroup_size + lane];
-#pragma unroll 1
-    for (int at = lane; at < n; at += subgroup_size) { // one of the four at a time: rotations are long code
-        const int j = at / subgroup_size;
-        const float mine = j == 0 ? x[0] : j == 1 ? x[1] : j == 2 ? x[2] : x[3], other = shuffle_xor(mine, 1);
-        float turned = mine;
-        if (at >= plain) {
-            const Turn turn = turn_at(position, a.rope[(at - plain) / 2]);
-            const bool odd = at % 2;
-            const float2 both = rotated(odd ? make_float2(other, mine) : make_float2(mine, other), turn, a.official);
-            turned = odd ? both.y : both.x;
-        }
 #pragma unroll
-        for (int i = 0; i < 4; ++i)
-            if (i == j) x[i] = turned;
+    for (int j = 0; j < 4; ++j) {
+        const int at = j * subgroup_size + lane;
+        const float other = shuffle_xor(x[j], 1);
+        if (at < plain) continue;
+        const bool odd = at % 2;
+        const float2 both =
+            rotated(odd ? make_float2(other, x[j]) : make_float2(x[j], other), turns[(at - plain) / 2], a.official);
+        x[j] = odd ? both.y : both.x;
     }
 #pragma unroll
     for (int half = 1; half < subgroup_size; half *= 2)
@@ -108,16 +105,20 @@ __device__ __forceinline__ void query_of_four(const Select &a, const float *q, f
 
 /// A subgroup takes a query: rotation, Hadamard transform, rounding. Grid: heads / 8, tokens.
 __global__ void __launch_bounds__(block_threads) query_kernel(Select a) {
-    enter_kernel();
     const auto t = int32_t(blockIdx.y);
     const int h = int(blockIdx.x) * block_subgroups + subgroup_of_block(), lane = lane_of_subgroup(),
               n = a.cache.index_dim;
-    if (!a.chooses(t) || h >= a.heads) return; // a whole subgroup
-    float *v = dynamic_shared<float>() + subgroup_of_block() * n;
+    const bool chooses = a.chooses(t);
+    auto *turns = dynamic_shared<Turn>();
+    if (chooses) make_turns(turns, a.rope_dims, a.rope, a.step.position[t]);
+    enter_product(); // the scores' kernel reads keys
+    if (!chooses) return;
+    __syncthreads();
+    if (h >= a.heads) return; // a whole subgroup
+    float *v = reinterpret_cast<float *>(turns + a.rope_dims / 2) + subgroup_of_block() * n;
     float *q = a.q + (int64_t(t) * a.heads + h) * n;
-    const int32_t position = a.step.position[t];
-    if (n == 4 * subgroup_size && a.rope_dims % 2 == 0) query_of_four(a, q, v, position);
-    else query_of_any(a, q, v, position);
+    if (n == 4 * subgroup_size) query_of_four(a, q, v, turns);
+    else query_of_any(a, q, v, turns);
     sync_subgroup();
     if (lane == 0) a.weights[int64_t(t) * a.heads + h] *= a.weight_scale;
     if (!a.packed) {
@@ -139,38 +140,29 @@ __device__ __forceinline__ uint4 load_codes(const CacheView &cache, const uint8_
     uint32_t w[4];
     if (cache.key_bytes % 4 == 0) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) w[i] = reinterpret_cast<const uint32_t *>(at)[i];
+        for (int i = 0; i < 4; ++i) w[i] = load_fresh(reinterpret_cast<const uint32_t *>(at) + i);
     } else {
 #pragma unroll
         for (int i = 0; i < 4; ++i)
-            w[i] = at[4 * i] | at[4 * i + 1] << 8 | at[4 * i + 2] << 16 | uint32_t(at[4 * i + 3]) << 24;
+            w[i] = load_fresh(at + 4 * i) | load_fresh(at + 4 * i + 1) << 8 | load_fresh(at + 4 * i + 2) << 16 |
+                   uint32_t(load_fresh(at + 4 * i + 3)) << 24;
     }
-    scale = row[cache.index_dim / 2 + t];
+    scale = load_fresh(row + cache.index_dim / 2 + t);
     return make_uint4(w[0], w[1], w[2], w[3]);
 }
 
 /// Scores on the matrix units: sum_h w_h relu(q_h . k). A subgroup takes `tiles` * 8 keys. Grid: keys / (64 * tiles),
 /// tokens of the slice.
 template <int tiles> __global__ void __launch_bounds__(block_threads) score_kernel(Select a) {
-    enter_kernel();
+    let_next_begin();
     constexpr int score_keys = block_subgroups * tiles * 8;
     const auto row = int32_t(blockIdx.y), token = a.first_token + row;
-    if (!a.chooses(token)) return;
-    const int32_t visible = a.visible(token), block_key = int32_t(blockIdx.x) * score_keys;
-    if (block_key >= visible) return;
+    const int32_t visible = a.chooses(token) ? a.visible(token) : 0, block_key = int32_t(blockIdx.x) * score_keys;
+    if (block_key >= visible) return wait_for_former();
     const int padded_heads = (a.heads + 15) / 16 * 16, lane = lane_of_subgroup(), g = lane / 4, t = lane % 4;
     auto *q = dynamic_shared<uint16_t>();
     auto *weights = reinterpret_cast<float *>(q + padded_heads * packed_pitch);
-    for (int i = int(threadIdx.x); i < padded_heads * 16; i += block_threads) {
-        const int h = i / 16, piece = i % 16;
-        uint4 v = make_uint4(0, 0, 0, 0);
-        if (h < a.heads)
-            v = reinterpret_cast<const uint4 *>(a.packed + (int64_t(token) * a.heads + h) * most_packed_dim)[piece];
-        *reinterpret_cast<uint4 *>(q + h * packed_pitch + piece * 8) = v;
-    }
-    for (int h = int(threadIdx.x); h < padded_heads; h += block_threads)
-        weights[h] = h < a.heads ? a.weights[int64_t(token) * a.heads + h] : 0.0f;
-
+    // The keys are there since before query_kernel (enter_product).
     const int32_t *table = a.step.table_of(token);
     const int32_t key0 = block_key + subgroup_of_block() * tiles * 8;
     uint32_t b[tiles][4][4];
@@ -187,6 +179,17 @@ template <int tiles> __global__ void __launch_bounds__(block_threads) score_kern
             decode_piece<Fp4>(word, s, b[n][slab]);
         }
     }
+    wait_for_former();
+#pragma unroll 4
+    for (int i = int(threadIdx.x); i < padded_heads * 16; i += block_threads) {
+        const int h = i / 16, piece = i % 16;
+        uint4 v = make_uint4(0, 0, 0, 0);
+        if (h < a.heads)
+            v = reinterpret_cast<const uint4 *>(a.packed + (int64_t(token) * a.heads + h) * most_packed_dim)[piece];
+        *reinterpret_cast<uint4 *>(q + h * packed_pitch + piece * 8) = v;
+    }
+    for (int h = int(threadIdx.x); h < padded_heads; h += block_threads)
+        weights[h] = h < a.heads ? a.weights[int64_t(token) * a.heads + h] : 0.0f;
     __syncthreads();
     float total[tiles][2] = {};
     for (int h0 = 0; h0 < padded_heads; h0 += 16) {
@@ -257,8 +260,10 @@ __global__ void __launch_bounds__(choose_threads) narrow_kernel(Select a) {
     if (count <= 0 || a.visible(token) <= chunk) return;
     const float *scores = a.scores + int64_t(row) * a.columns + first;
     const int64_t at = int64_t(row) * a.candidates + int64_t(blockIdx.x) * a.topk;
+    DSV4_SHARED(uint32_t, ranks, [chunk]);
     if (count > a.topk)
-        return choose(scores, nullptr, first, count, a.topk, a.candidate_index + at, a.candidate_score + at);
+        return choose_held<chunk / choose_threads>(ranks, scores, nullptr, first, count, a.topk, a.candidate_index + at,
+                                                   a.candidate_score + at);
     for (int32_t i = int32_t(threadIdx.x); i < count; i += choose_threads) {
         a.candidate_index[at + i] = first + i;
         a.candidate_score[at + i] = scores[i];
@@ -267,10 +272,11 @@ __global__ void __launch_bounds__(choose_threads) narrow_kernel(Select a) {
 
 /// Grid: tokens (of the slice, when there are scores).
 __global__ void __launch_bounds__(choose_threads) choose_kernel(Select a) {
-    enter_kernel();
+    let_next_begin();
     const auto row = int32_t(blockIdx.x), token = a.first_token + row;
-    if (token >= a.step.tokens()) return;
+    if (token >= a.step.tokens()) return wait_for_former();
     const int32_t visible = a.visible(token);
+    wait_for_former();
     int32_t *out = a.selection + int64_t(token) * a.topk;
     if (visible <= a.topk) {
         for (int32_t i = int32_t(threadIdx.x); i < a.topk; i += choose_threads) out[i] = i < visible ? i : -1;
@@ -323,7 +329,7 @@ dsv4_status attention_select(dsv4_queue *queue, const dsv4_batch *batch, const d
         const bool packed = device.native() && !cache->view.keys_are_float && di % 32 == 0 && di <= most_packed_dim;
         if (packed) a.packed = q.scratch<uint16_t>(SCRATCH_C, queries * most_packed_dim);
         launch_early(query_kernel, dim3(unsigned(ceil_div(H, block_subgroups)), unsigned(tokens)), block_threads,
-                     size_t(block_subgroups) * size_t(di) * 4, q.stream(), a);
+                     size_t(block_subgroups * di + s.rope_dims) * 4, q.stream(), a);
 
         a.columns = int32_t(round_up(longest, 4));
         const auto slice = int32_t(std::clamp<size_t>(most_scores / size_t(a.columns), 1, size_t(tokens)));

@@ -80,7 +80,7 @@ __device__ __forceinline__ void copy_async_16(void *shared, const void *global) 
 __device__ __forceinline__ void copy_commit() {}
 template <int N> __device__ __forceinline__ void copy_wait() {}
 
-__device__ __forceinline__ int32_t load_fresh(const int32_t *p) { return *p; }
+template <class T> __device__ __forceinline__ T load_fresh(const T *p) { return *p; }
 __device__ __forceinline__ uint4 load_once(const uint4 *p) { return *p; }
 
 // Kernels run one after the other.

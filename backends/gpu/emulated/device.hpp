@@ -171,7 +171,7 @@ inline void copy_async_16(void *shared, const void *global) {
 inline void copy_commit() { emulated::copy_commit(); }
 template <int N> void copy_wait() { emulated::copy_wait(N); }
 
-inline int32_t load_fresh(const int32_t *p) { return *p; }
+template <class T> T load_fresh(const T *p) { return *p; }
 inline uint4 load_once(const uint4 *p) { return *p; }
 
 // Kernels run one after the other; that every thread of a kernel launched early waits is checked.
