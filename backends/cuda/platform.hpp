@@ -36,8 +36,12 @@ __device__ __forceinline__ uint32_t subgroup_ballot(bool v) { return __ballot_sy
 /// Shared memory that a lane of the subgroup wrote before is what the others read after it.
 __device__ __forceinline__ void sync_subgroup() { __syncwarp(); }
 
-/// 1 / x within a unit or two of the last place, where a division would be waited for.
-__device__ __forceinline__ float reciprocal(float x) { return __fdividef(1.0f, x); }
+/// 1 / x within a unit or two of the last place, where a division would be waited for; x is neither denormal nor huge.
+__device__ __forceinline__ float reciprocal(float x) {
+    float r;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+    return r;
+}
 
 template <class T> __device__ __forceinline__ T *dynamic_shared() {
     extern __shared__ __align__(128) unsigned char dsv4_dynamic_shared[];

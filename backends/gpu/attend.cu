@@ -10,7 +10,7 @@ namespace {
 
 constexpr size_t most_partial_bytes = size_t(256) << 20, most_score_floats = size_t(64) << 20;
 
-constexpr int merge_threads = 256, merged_together = 8; // splits whose sums are in flight together
+constexpr int merge_threads = 256, merged_together = 5; // splits whose sums are in flight together
 
 /// Grid: heads, tokens. The sums of all splits, merged.
 __global__ void __launch_bounds__(merge_threads) merge_kernel(Attend a) {
@@ -19,7 +19,7 @@ __global__ void __launch_bounds__(merge_threads) merge_kernel(Attend a) {
     const auto t = int32_t(blockIdx.y), h = int32_t(blockIdx.x);
     const int32_t d = a.cache.head_dim, plain = d - a.cache.rope_dims, i = 2 * int32_t(threadIdx.x);
     if (t >= a.step.tokens() || i >= d) return wait_for_former();
-    const int32_t splits = int32_t(ceil_div(KeyList(a, t).count, a.key_count));
+    const int32_t splits = (KeyList(a, t).count + a.key_count - 1) / a.key_count;
     const float *stats = a.stats + (int64_t(t) * a.splits * a.heads + h) * 2;
     const float *from = a.partial + (int64_t(t) * a.splits * a.heads + h) * d + i, sink = a.sink[h];
     const Turn turn = i < plain ? Turn{1, 0} : turn_at(a.step.position[t], a.rope[(i - plain) / 2]);

@@ -135,7 +135,7 @@ struct Latents {
 /// fresh: past the first-level cache.
 template <class S, bool fresh>
 __device__ __forceinline__ void stage_keys(const KeyList &list, int32_t begin, const AttendShared &s) {
-    constexpr int subgroups = S::threads / subgroup_size, together = 4; // rows whose loads are in flight together
+    constexpr int subgroups = S::threads / subgroup_size, together = fresh ? 8 : 4; // rows, their loads in flight
     static_assert(S::keys % (subgroups * together) == 0);
     const CacheView &cache = list.a.cache;
     const int width = (cache.head_dim + 31) / 32 * 32, pitch = fragment_pitch(cache.head_dim);
@@ -274,29 +274,36 @@ struct RawTurn {
 template <class S>
 __device__ __forceinline__ void stage_raw_heads(const Attend &a, const AttendShared &s, int32_t token, int first,
                                                 const RawTurn &raw) {
-    constexpr int held = most_head_dim / 2 / subgroup_size;
+    constexpr int held = most_head_dim / 2 / subgroup_size, every = S::threads / subgroup_size, two = 2;
+    static_assert(S::heads % (two * every) == 0);
     const int d = a.cache.head_dim, pairs = d / 2, pitch = fragment_pitch(d), lane = lane_of_subgroup();
 #pragma unroll 1
-    for (int h = subgroup_of_block(); h < S::heads; h += S::threads / subgroup_size) {
-        const auto *q = reinterpret_cast<const float2 *>(a.q + (int64_t(token) * a.heads + first + h) * d);
-        const bool there = first + h < a.heads;
-        float2 v[held];
-        float sum = 0;
+    for (int h0 = subgroup_of_block(); h0 < S::heads; h0 += two * every) { // two heads' loads in flight
+        float2 v[two][held];
 #pragma unroll
-        for (int j = 0; j < held; ++j) {
-            const int i = lane + j * subgroup_size;
-            v[j] = there && i < pairs ? q[i] : make_float2(0, 0);
+        for (int n = 0; n < two; ++n) {
+            const int h = h0 + n * every;
+            const auto *q = reinterpret_cast<const float2 *>(a.q + (int64_t(token) * a.heads + first + h) * d);
+#pragma unroll
+            for (int j = 0; j < held; ++j) {
+                const int i = lane + j * subgroup_size;
+                v[n][j] = first + h < a.heads && i < pairs ? q[i] : make_float2(0, 0);
+            }
         }
 #pragma unroll
-        for (int j = 0; j < held; ++j) sum = fmaf(v[j].y, v[j].y, fmaf(v[j].x, v[j].x, sum));
-        const float r = 1.0f / sqrtf(subgroup_sum(sum) / float(d) + a.eps);
+        for (int n = 0; n < two; ++n) {
+            float sum = 0;
 #pragma unroll
-        for (int j = 0; j < held; ++j) {
-            const int i = lane + j * subgroup_size;
-            float2 x = make_float2(v[j].x * r, v[j].y * r);
-            if (i == raw.pair) x = rotated(x, raw.turn, false);
-            if (2 * i < (d + 31) / 32 * 32)
-                *reinterpret_cast<uint32_t *>(s.q + h * pitch + 2 * i) = pack_bf16(x.x, x.y);
+            for (int j = 0; j < held; ++j) sum = fmaf(v[n][j].y, v[n][j].y, fmaf(v[n][j].x, v[n][j].x, sum));
+            const float r = 1.0f / sqrtf(subgroup_sum(sum) / float(d) + a.eps);
+#pragma unroll
+            for (int j = 0; j < held; ++j) {
+                const int i = lane + j * subgroup_size;
+                float2 x = make_float2(v[n][j].x * r, v[n][j].y * r);
+                if (i == raw.pair) x = rotated(x, raw.turn, false);
+                if (2 * i < (d + 31) / 32 * 32)
+                    *reinterpret_cast<uint32_t *>(s.q + (h0 + n * every) * pitch + 2 * i) = pack_bf16(x.x, x.y);
+            }
         }
     }
 }

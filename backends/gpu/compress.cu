@@ -41,6 +41,7 @@ __device__ __forceinline__ void write_ring(const Pool &a, const Compressor &c, i
                                            int32_t position) {
     float *row = c.ring(a.cache, slot, position);
     const int64_t from = int64_t(t) * c.channels;
+#pragma unroll 1
     for (int i = int(threadIdx.x); i < c.channels; i += pool_threads) {
         row[i] = c.kv[from + i];
         row[c.channels + i] = c.score[from + i];
@@ -65,7 +66,9 @@ __device__ __forceinline__ float pooled(const Pool &a, const Compressor &c, int3
         return true;
     };
     float top = -INFINITY, sum = 0, total = 0;
+#pragma unroll 1
     for (int32_t part = 0; part < parts; ++part)
+#pragma unroll 1
         for (int32_t j0 = 0; j0 < r; j0 += together) {
             float v[together], s[together], higher = top;
 #pragma unroll
@@ -93,7 +96,9 @@ __device__ __forceinline__ float pooled(const Pool &a, const Compressor &c, int3
 
 /// The orthonormal Hadamard transform of n values in shared memory (Sylvester order), by the whole block.
 __device__ __forceinline__ void hadamard(float *x, int n, bool official) {
+#pragma unroll 1
     for (int half = 1; half < n; half *= 2) {
+#pragma unroll 1
         for (int p = int(threadIdx.x); p < n / 2; p += pool_threads) {
             const int i = p / half * 2 * half + p % half;
             const float a = x[i], b = x[i + half];
@@ -102,6 +107,7 @@ __device__ __forceinline__ void hadamard(float *x, int n, bool official) {
         __syncthreads();
     }
     const float scale = 1.0f / sqrtf(float(n));
+#pragma unroll 1
     for (int i = int(threadIdx.x); i < n; i += pool_threads) x[i] = settled(x[i] * scale, official);
     __syncthreads();
 }
@@ -120,17 +126,20 @@ __global__ void __launch_bounds__(pool_threads, 1) pool_kernel(Pool a) {
     float *row = dynamic_shared<float>(), *norm = row + c.dim;
     auto *turns = reinterpret_cast<Turn *>(norm + c.dim);
     if (completes) {
-        for (int i = int(threadIdx.x); i < c.dim; i += pool_threads) norm[i] = c.norm[i];
+    #pragma unroll 1
+    for (int i = int(threadIdx.x); i < c.dim; i += pool_threads) norm[i] = c.norm[i];
         make_turns(turns, a.cache.rope_dims, a.rope, e * r);
     }
     wait_for_former();
     if (safe) write_ring(a, c, t, slot, position);
     if (!completes) return;
+#pragma unroll 1
     for (int i = int(threadIdx.x); i < c.dim; i += pool_threads)
         row[i] = settled(pooled(a, c, e, first, start, slot, i), a.official);
     __syncthreads();
     const float factor = block_rms(row, c.dim, a.eps, scratch);
     __syncthreads();
+#pragma unroll 1
     for (int i = int(threadIdx.x); i < c.dim; i += pool_threads)
         row[i] = settled(row[i] * factor * norm[i], a.official);
     __syncthreads();

@@ -9,10 +9,11 @@ constexpr int most_active = 64;
 
 struct Down {
     StepView step;
-    const Matrix *list;                  // [E]
-    Matrix like, shared;                 // like: of every expert, without addresses; shared.data NULL: there is none
-    const float *route;                  // k experts, then their weights
-    const float *hidden, *shared_hidden; // [k, I], [Is]
+    const Matrix *list;                     // [E]
+    Matrix like, shared;                    // like: of every expert, without addresses; shared.data NULL: there is none
+    const float *route;                     // k experts, then their weights
+    const float *hidden, *shared_hidden;    // [k, I], [Is]
+    const uint16_t *packed, *shared_packed; // or the same in operand order, where that has no gaps
     float *y;
     int32_t active, experts;
 
@@ -100,6 +101,13 @@ __device__ __forceinline__ void down_units(const Matrix &like, const uint8_t *co
     }
 }
 
+__device__ __forceinline__ void copy_down(const Matrix &like, const uint16_t *x, int rows, uint16_t *to) {
+#pragma unroll 1
+    for (int row = 0; row < rows; ++row)
+#pragma unroll 1
+        for (int k = int(threadIdx.x) * 8; k < like.columns; k += block_threads * 8)
+            copy_async_16(to + row * pitch_of(like.columns) + k, x + int64_t(row) * like.columns + k);
+}
 __device__ __forceinline__ void stage_down(const Matrix &like, const float *x, int rows, uint16_t *to) {
     Work work = {};
     work.w = like, work.divisor = 1, work.x = x, work.ldx = like.columns;
@@ -132,8 +140,15 @@ __global__ void __launch_bounds__(block_threads, 2) down_kernel(DSV4_PARAMETER D
     __syncthreads();
     const auto stage = [&] {
         wait_for_former();
-        stage_down(a.like, a.hidden, a.active, xs);
-        if (a.shared.data) stage_down(a.shared, a.shared_hidden, 1, shared_xs);
+        if (a.packed) {
+            copy_down(a.like, a.packed, a.active, xs);
+            if (a.shared.data) copy_down(a.shared, a.shared_packed, 1, shared_xs);
+            copy_commit();
+            copy_wait<0>();
+        } else {
+            stage_down(a.like, a.hidden, a.active, xs);
+            if (a.shared.data) stage_down(a.shared, a.shared_hidden, 1, shared_xs);
+        }
         __syncthreads();
     };
     const int sharing = a.shared_subgroups();

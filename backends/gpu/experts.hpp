@@ -73,6 +73,8 @@ struct Experts {
         int64_t ldy;
         int32_t rows, columns;  // of a matrix
         int32_t repeat, blocks; // of KERNEL_FEW: of a matrix; the blocks of all matrices lie in one row
+        uint16_t *packed_y;     // of KERNEL_FEW: y[0] as the next multiplication takes it, one of `packed_type`
+        int32_t packed_type;
     };
     StepView step;
     Plan plan;
@@ -84,6 +86,7 @@ struct Experts {
     bool paired;                    // few: y[0] = weight * swiglu of both matrices, of tiles of 8 rows
     int32_t shared_blocks;          // block rows of the shared expert (few: whether there is one); they come first
     const Matrix *single[2];        // the matrices of all experts where there is one token and no plan
+    bool input_there;               // single: before this kernel can begin, as when route has just been made of it
     int32_t experts;
     float limit;
     bool round_output;
@@ -115,12 +118,8 @@ struct Experts {
             work.w = like[matrix];
             work.weight = route, work.active = active, work.divisor = divisor;
             if (single[0]) {
-                const int32_t expert = y < active ? reinterpret_cast<const int32_t *>(route)[y] : -1;
-                if (expert < 0 || expert >= experts) return false;
-                const Matrix &m = single[matrix][expert];
-                work.w.data = m.data, work.w.scale = m.scale;
-                if (paired) work.second = single[1][expert].data, work.second_scale = single[1][expert].scale;
                 work.base = y, work.columns = 1;
+                if (!input_there && !find_weights(work)) return false;
             } else {
                 int32_t g = y;
                 if (width) { // the last group that begins at this tile or before
@@ -143,8 +142,18 @@ struct Experts {
         work.rows = side.rows;
         work.x = side.x, work.up = side.up, work.packed = side.packed, work.ldx = side.ldx, work.limit = limit;
         work.y = side.y[matrix], work.ldy = side.ldy;
+        work.packed_y = side.packed_y, work.packed_type = side.packed_type;
         work.round_output = round_output;
         return work.column < work.columns;
+    }
+    /// Of a single token's pair: whose weights, by the route.
+    __device__ __forceinline__ bool find_weights(Work &work) const {
+        const int32_t expert = work.base < active ? reinterpret_cast<const int32_t *>(route)[work.base] : -1;
+        if (expert < 0 || expert >= experts) return false;
+        const Matrix &m = single[0][expert];
+        work.w.data = m.data, work.w.scale = m.scale;
+        if (paired) work.second = single[1][expert].data, work.second_scale = single[1][expert].scale;
+        return true;
     }
 };
 

@@ -73,9 +73,10 @@ __device__ __forceinline__ float fake_fp4(float x, int exponent) {
 }
 
 /// Eight float32 neighbours, 16-byte aligned. Not through the read-only path: that is for memory which nobody writes
-/// while the kernel lives, and a kernel launched early lives while the former still writes.
-__device__ __forceinline__ void load_eight(const float *p, float (&out)[8]) {
-    const float4 a = *reinterpret_cast<const float4 *>(p), b = *reinterpret_cast<const float4 *>(p + 4);
+/// while the kernel lives, and a kernel launched early lives while the former still writes. fresh: load_fresh().
+template <bool fresh = false> __device__ __forceinline__ void load_eight(const float *p, float (&out)[8]) {
+    const auto *q = reinterpret_cast<const float4 *>(p);
+    const float4 a = fresh ? load_fresh(q) : q[0], b = fresh ? load_fresh(q + 1) : q[1];
     out[0] = a.x, out[1] = a.y, out[2] = a.z, out[3] = a.w;
     out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
 }
@@ -184,6 +185,7 @@ struct Fp4 {
     static constexpr int slabs = 4, words = 1;
     static constexpr uint32_t bias = 126; // of the raw bits' exponent
     __device__ static constexpr int order(int i) { return i / 2 + i % 2 * 4; } // 0 4 1 5 2 6 3 7
+    __device__ static constexpr int place(int i) { return i % 4 * 2 + i / 4; } // order(place(i)) = i
     __device__ static __forceinline__ PairScale scale(uint32_t code) { return pair_scale(code, bias); }
     __device__ static __forceinline__ void decode(const uint32_t *raw, const PairScale &s, uint32_t (&out)[4]) {
         // A nibble seem goes to s at bit 15 and eem at bits 8..6 of its half: two shifts, added by one multiplication.
@@ -199,6 +201,7 @@ struct Fp8 {
     static constexpr int slabs = 2, words = 2;
     static constexpr uint32_t bias = 120;
     __device__ static constexpr int order(int i) { return i / 4 * 4 + i % 4 / 2 + i % 2 * 2; } // 0 2 1 3 4 6 5 7
+    __device__ static constexpr int place(int i) { return order(i); }
     __device__ static __forceinline__ PairScale scale(uint32_t code) { return pair_scale(code, bias); }
     __device__ static __forceinline__ void decode(const uint32_t *raw, const PairScale &s, uint32_t (&out)[4]) {
 #pragma unroll
@@ -214,6 +217,7 @@ struct Bf16 {
     static constexpr int slabs = 1, words = 4;
     static constexpr uint32_t bias = 0; // none, and no scales
     __device__ static constexpr int order(int i) { return i; }
+    __device__ static constexpr int place(int i) { return i; }
     __device__ static __forceinline__ PairScale scale(uint32_t) { return {0, 0}; }
     __device__ static __forceinline__ void decode(const uint32_t *raw, const PairScale &, uint32_t (&out)[4]) {
 #pragma unroll

@@ -2,6 +2,7 @@
 // one token already keeps many multiprocessors reading; a second kernel adds the pieces in order and does the rest.
 #include "backends/gpu/formats.hpp"
 #include "backends/gpu/hc.hpp"
+#include "backends/gpu/norm.hpp"
 #include "backends/gpu/ops.hpp"
 
 namespace dsv4::gpu {
@@ -31,16 +32,18 @@ __device__ __forceinline__ float sums_of_eight(float (&v)[8]) {
 }
 
 /// Element k of stream `to` after an expansion: x the streams' before it, weights as hc.pre left them in mix.
-__device__ __forceinline__ float expanded(const float (&x)[4], float y, const float *mix, int to, bool official) {
+template <bool rounds>
+__device__ __forceinline__ float expanded(const float (&x)[4], float y, const float *mix, int to) {
     float sum = mix[to] * y;
 #pragma unroll
     for (int j = 0; j < 4; ++j) sum = fmaf(mix[4 + j * 4 + to], x[j], sum);
-    return official ? round_bf16(sum) : sum;
+    return settled(sum, rounds);
 }
 
 /// partial [row][piece][mixes + 1]: dot(fn[i], X) over the piece, then sum of squares. A subgroup takes `each` rows,
 /// one after the other. Grid: pieces, groups of mixes, rows.
-template <bool plain, bool due> // float32 weights, rows of whole pieces of 8; four streams of whole pieces, see `due`
+template <bool plain, bool due,
+          bool rounds> // float32 weights, rows of whole pieces of 8; four streams of whole pieces, see `due`
 __global__ void mixing_pieces(Collapse w, Rows rows, float *partial, int each) {
     let_next_begin();
     const int lane = lane_of_subgroup(), mixes = w.fn.rows, pieces = int(gridDim.x);
@@ -69,7 +72,7 @@ __global__ void mixing_pieces(Collapse w, Rows rows, float *partial, int each) {
 #pragma unroll
             for (int i = 0; i < 8; ++i) {
                 const float all[4] = {streams[0][i], streams[1][i], streams[2][i], streams[3][i]};
-                x[i] = expanded(all, y[i], mix, to, w.official);
+                x[i] = expanded<rounds>(all, y[i], mix, to);
             }
             if (blockIdx.x == 0 && blockIdx.y == 0 && lane < 20) w.due_copy[row * 20 + lane] = mix[lane];
         } else if constexpr (plain) {
@@ -178,13 +181,13 @@ template <int most> struct Channels {
             x[j] = j < M && c < D ? *reinterpret_cast<const float4 *>(X + j * D + c) : make_float4(0, 0, 0, 0);
     }
     /// To what they are after an expansion, in memory too.
-    __device__ __forceinline__ void expand(float4 y, const float *mix, float *X, int D, int c, bool official) {
+    template <bool rounds> __device__ __forceinline__ void expand(float4 y, const float *mix, float *X, int D, int c) {
         float4 next[most];
 #pragma unroll
         for (int k = 0; k < most; ++k) {
             const auto of = [&](float a, float b, float c, float d, float y) {
                 const float all[4] = {a, b, c, d};
-                return expanded(all, y, mix, k, official);
+                return expanded<rounds>(all, y, mix, k);
             };
             next[k].x = of(x[0].x, x[1].x, x[2].x, x[3].x, y.x), next[k].y = of(x[0].y, x[1].y, x[2].y, x[3].y, y.y);
             next[k].z = of(x[0].z, x[1].z, x[2].z, x[3].z, y.z), next[k].w = of(x[0].w, x[1].w, x[2].w, x[3].w, y.w);
@@ -193,7 +196,7 @@ template <int most> struct Channels {
 #pragma unroll
         for (int k = 0; k < most; ++k) x[k] = next[k];
     }
-    __device__ __forceinline__ float4 collapse(const float *pre, int M, bool official) const {
+    template <bool rounds> __device__ __forceinline__ float4 collapse(const float *pre, int M) const {
         float4 sum = make_float4(0, 0, 0, 0);
 #pragma unroll
         for (int j = 0; j < most; ++j) {
@@ -202,7 +205,7 @@ template <int most> struct Channels {
             sum.x = fmaf(w, x[j].x, sum.x), sum.y = fmaf(w, x[j].y, sum.y);
             sum.z = fmaf(w, x[j].z, sum.z), sum.w = fmaf(w, x[j].w, sum.w);
         }
-        if (official) sum = make_float4(round_bf16(sum.x), round_bf16(sum.y), round_bf16(sum.z), round_bf16(sum.w));
+        if (rounds) sum = make_float4(round_bf16(sum.x), round_bf16(sum.y), round_bf16(sum.z), round_bf16(sum.w));
         return sum;
     }
 };
@@ -210,8 +213,8 @@ template <int most> struct Channels {
 /// Mixing weights of a row, then (block 0 of a row) collapse and norm, or (block 1) what the way back needs. Grid:
 /// rows, 2; the head has no way back and one block.
 /// Fours of channels that a thread holds: of four streams, all of a row together; 0: any streams, nothing held. due:
-/// the expansion is done on the way.
-template <int fours, bool due>
+/// the expansion is done on the way. rounds: official numerics.
+template <int fours, bool due, bool rounds>
 __global__ void __launch_bounds__(finish_threads)
     finish_mixing(Collapse w, Rows rows, const float *partial, int pieces) {
     constexpr bool four = fours > 0;
@@ -249,8 +252,8 @@ __global__ void __launch_bounds__(finish_threads)
 #pragma unroll
             for (int i = 0; i < held; ++i)
                 if (const int c = (thread + i * finish_threads) * 4; c < D)
-                    channels[i].expand(*reinterpret_cast<const float4 *>(w.y + int64_t(row) * D + c), mix, X, D, c,
-                                       w.official);
+                    channels[i].template expand<rounds>(*reinterpret_cast<const float4 *>(w.y + int64_t(row) * D + c),
+                                                        mix, X, D, c);
         }
     }
     const float *p = partial + int64_t(row) * pieces * (mixes + 1);
@@ -292,12 +295,12 @@ __global__ void __launch_bounds__(finish_threads)
     if (thread < M) pre[thread] = sigmoid(logits[thread] * factor * scale + base) + w.hc_eps;
     __syncthreads();
     float *out = w.x + int64_t(row) * D, squares = 0;
-    const auto settle = [&](float v) { return w.official ? round_bf16(v) : v; };
+    const auto settle = [](float v) { return settled(v, rounds); };
     if constexpr (four) {
         float4 v[held];
 #pragma unroll
         for (int i = 0; i < held; ++i) {
-            v[i] = channels[i].collapse(pre, M, w.official);
+            v[i] = channels[i].template collapse<rounds>(pre, M);
             squares = fmaf(v[i].x, v[i].x, fmaf(v[i].y, v[i].y, squares));
             squares = fmaf(v[i].z, v[i].z, fmaf(v[i].w, v[i].w, squares));
         }
@@ -401,6 +404,15 @@ dsv4_status post(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_buffer *
     });
 }
 
+template <bool rounds> auto finishing(const Collapse &work) {
+    const bool due = work.y, held = work.streams_count == 4 && work.hidden % 4 == 0;
+    return held && work.hidden <= 8 * finish_threads
+               ? (due ? finish_mixing<2, true, rounds> : finish_mixing<2, false, rounds>)
+           : held && work.hidden <= 16 * finish_threads
+               ? (due ? finish_mixing<4, true, rounds> : finish_mixing<4, false, rounds>)
+               : finish_mixing<0, false, rounds>;
+}
+
 } // namespace
 
 void collapse_streams(dsv4_queue &queue, const Rows &rows, const Collapse &work) {
@@ -413,15 +425,11 @@ void collapse_streams(dsv4_queue &queue, const Rows &rows, const Collapse &work)
     const dim3 grid(unsigned(pieces), unsigned(ceil_div(mixes, mixes_at_once)),
                     unsigned(ceil_div(rows.grid, tokens * each)));
     const bool plain = work.fn.dtype == DSV4_F32 && !work.fn.scale_dtype && work.fn.columns % 8 == 0, due = work.y;
-    launch_early(due     ? mixing_pieces<true, true>
-                 : plain ? mixing_pieces<true, false>
-                         : mixing_pieces<false, false>,
-                 grid, dim3(unsigned(32 * tokens)), 0, queue.stream(), work, rows, partial, each);
-    const bool held = work.streams_count == 4 && work.hidden % 4 == 0, two = held && work.hidden <= 8 * finish_threads,
-               four = held && work.hidden <= 16 * finish_threads;
-    launch_early(two    ? (due ? finish_mixing<2, true> : finish_mixing<2, false>)
-                 : four ? (due ? finish_mixing<4, true> : finish_mixing<4, false>)
-                        : finish_mixing<0, false>,
+    const auto mixing = due     ? (work.official ? mixing_pieces<true, true, true> : mixing_pieces<true, true, false>)
+                        : plain ? mixing_pieces<true, false, false>
+                                : mixing_pieces<false, false, false>;
+    launch_early(mixing, grid, dim3(unsigned(32 * tokens)), 0, queue.stream(), work, rows, partial, each);
+    launch_early(work.official ? finishing<true>(work) : finishing<false>(work),
                  dim3(unsigned(rows.grid), work.mix ? 2u : 1u), dim3(finish_threads), 0, queue.stream(), work, rows,
                  partial, pieces);
 }

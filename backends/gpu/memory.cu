@@ -153,7 +153,7 @@ dsv4::gpu::Event &dsv4_queue::event(int which) {
 }
 
 dsv4::gpu::Stream dsv4_queue::stream() {
-    forked_ = false;
+    forked_ = false, noted_ = {};
     if (put_off_.written) {
         put_off_work_(stream_);
         put_off_ = {};
@@ -178,7 +178,7 @@ dsv4_queue::Work dsv4_queue::take_put_off(const PutOff &what) {
 
 void dsv4_queue::abandon_recording() noexcept {
     forked_ = running_beside_ = false; // what ran beside was part of it
-    put_off_ = {};
+    put_off_ = noted_ = {};
     dsv4::gpu::capture_abandon(stream_);
 }
 

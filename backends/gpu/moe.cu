@@ -10,6 +10,11 @@
 namespace dsv4::gpu {
 namespace {
 
+#ifndef DSV4_SHARED_REPEATS
+#define DSV4_SHARED_REPEATS 2
+#endif
+constexpr int shared_repeats = DSV4_SHARED_REPEATS; // of the shared expert's blocks while the route is made
+
 /// One call of moe.experts: what its launches share.
 class Call {
   public:
@@ -40,6 +45,7 @@ class Call {
         Down down = single_down();
         const bool single =
             few_ && tokens_ == 1 && down.active <= most_active && down.bytes() + sizeof(DownShared) <= room();
+        const bool input_there = single && queue_.still({input_, &batch_, &block_}); // route was made of it
         if (single) groups_ = shape_.active_experts; // every pair has its own blocks: nothing to group
         else make_plan();
         float *gate = queue_.scratch<float>(SCRATCH_B, pairs_ * size_t(inter)), *up = nullptr, *shared_gate = nullptr,
@@ -52,12 +58,21 @@ class Call {
         first.paired = few_;
         first.like[0] = block_.w1.like, first.like[1] = block_.w3.like;
         if (single) first.single[0] = block_.w1.list, first.single[1] = block_.w3.list;
+        first.input_there = input_there;
         first.shared_matrix[0] = shared_[0], first.shared_matrix[1] = shared_[1];
         first.routed = {input_, nullptr, nullptr, D, {gate, up}, inter, inter, D, 1};
         first.shared = {input_, nullptr, nullptr, D, {shared_gate, shared_up}, shared_inter, shared_inter, D, 1};
+        const bool packed = single && padded(inter) == inter && padded(shared_inter) == shared_inter;
+        if (packed) { // half as many bytes for every block of what comes next, and nothing to convert
+            first.routed.packed_y = reinterpret_cast<uint16_t *>(gate);
+            first.routed.packed_type = block_.w2.like.dtype;
+            first.shared.packed_y = reinterpret_cast<uint16_t *>(shared_gate);
+            first.shared.packed_type = shared_[2].dtype;
+        }
         multiply(first, block_.w1.like, shared_[0], batch_.token_rows());
         if (single) {
             down.step = batch_.view, down.hidden = gate, down.shared_hidden = shared_gate;
+            if (packed) down.packed = first.routed.packed_y, down.shared_packed = first.shared.packed_y;
             launch_early(down_kernel, dim3(unsigned(ceil_div(D, 16))), block_threads, down.bytes(), queue_.stream(),
                          down);
             return;
@@ -134,18 +149,19 @@ class Call {
                      official, official && quantized, rows);
     }
 
-    /// One wave of blocks, each with as many bytes to read as any other.
+    /// One wave of blocks, each with as many bytes to read as any other. Where the shared expert's need not wait for
+    /// the route they are done before, and the wave is that of the others.
     void set_repeats(Experts &e, const Matrix &like, const Matrix &shared_like) const {
         const int64_t at_once = int64_t(few_blocks_per_processor) * queue_.device.properties.processors;
         const auto blocks = [&](const Experts::Side &side) {
             return ceil_div(side.rows, height_of(KERNEL_FEW, side.columns, e.paired ? 8 : 16));
         };
         const auto cost = [](const Matrix &m) { return 4 / slabs_of(m.dtype); }; // in half bytes a value
-        const int64_t all =
-            groups_ * blocks(e.routed) * cost(like) + (has_shared_ ? blocks(e.shared) * cost(shared_like) : 0);
-        const int repeats = few_repeats(all, at_once);
+        const int64_t routed = groups_ * blocks(e.routed) * cost(like),
+                      shared = has_shared_ ? blocks(e.shared) * cost(shared_like) : 0;
+        const int repeats = few_repeats(e.input_there ? routed : routed + shared, at_once);
         e.routed.repeat = std::max(1, repeats / cost(like));
-        if (has_shared_) e.shared.repeat = std::max(1, repeats / cost(shared_like));
+        if (has_shared_) e.shared.repeat = e.input_there ? shared_repeats : std::max(1, repeats / cost(shared_like));
     }
 
     unsigned row_blocks(const Experts &e, Kernel kernel) const {

@@ -49,7 +49,9 @@ struct Work {
     int32_t base, divisor, active; // active: pairs of a token
     float *y;                      // column's row, element n - first
     int64_t ldy;
-    float *partial; // [segments, column_count, rows]
+    uint16_t *packed_y;  // or bf16, in the operand order of inputs of `packed_type`
+    int32_t packed_type; // DSV4_FP4_E2M1 ...
+    float *partial;      // [segments, column_count, rows]
     int32_t column_count;
     bool round_output;
     bool residual; // of the input what rounding it to bf16 loses
@@ -113,14 +115,26 @@ template <class F> __device__ __forceinline__ int piece_start(int q) {
     return slab / F::slabs * 32 * F::slabs + t * 8 * F::slabs + slab % F::slabs * 8;
 }
 
+/// Where value k of an input row lies in operand order.
+template <class F> __device__ __forceinline__ int operand_place(int k) {
+    constexpr int values = 8 * F::slabs; // of a thread, of a group of four threads
+    return (k / (4 * values) * F::slabs + k % values / 8) * 32 + k % (4 * values) / values * 8 + F::place(k % 8);
+}
+__device__ __forceinline__ int operand_place(int32_t type, int k) {
+    return type == DSV4_FP4_E2M1   ? operand_place<Fp4>(k)
+           : type == DSV4_FP8_E4M3 ? operand_place<Fp8>(k)
+                                   : operand_place<Bf16>(k);
+}
+
 template <class F> __device__ __forceinline__ uint4 pack_piece(const float (&v)[8]) {
     return make_uint4(pack_bf16(v[F::order(0)], v[F::order(1)]), pack_bf16(v[F::order(2)], v[F::order(3)]),
                       pack_bf16(v[F::order(4)], v[F::order(5)]), pack_bf16(v[F::order(6)], v[F::order(7)]));
 }
 
 /// Eight input values of a column at k (< w.columns), as they lie in memory.
+template <bool fresh = false>
 __device__ __forceinline__ void load_plain_input(const Work &work, int32_t column, int k, float (&v)[8]) {
-    load_eight(work.x + work.input_row(column) * work.ldx + k, v);
+    load_eight<fresh>(work.x + work.input_row(column) * work.ldx + k, v);
     if (work.residual)
 #pragma unroll
         for (int i = 0; i < 8; ++i) v[i] -= round_bf16(v[i]);
@@ -137,8 +151,8 @@ __device__ __forceinline__ void load_input(const Work &work, int32_t column, int
 }
 
 /// Columns [column, column + count) at k in [begin, end) into shared memory; zeros behind the end of k. Inputs of one
-/// buffer (work.up is NULL).
-template <class F>
+/// buffer (work.up is NULL). fresh: past the first-level cache.
+template <class F, bool fresh = false>
 __device__ __forceinline__ void stage_inputs(const Work &work, int column, int count, int begin, int end, uint16_t *to,
                                              int pitch) {
     constexpr int together = 2; // pieces of a thread whose loads are in flight together
@@ -153,7 +167,7 @@ __device__ __forceinline__ void stage_inputs(const Work &work, int column, int c
                 const int q = first + n * block_threads, k = begin + piece_start<F>(q);
 #pragma unroll
                 for (int i = 0; i < 8; ++i) v[n][i] = 0;
-                if (q < pieces && k < work.w.columns) load_plain_input(work, column + c, k, v[n]);
+                if (q < pieces && k < work.w.columns) load_plain_input<fresh>(work, column + c, k, v[n]);
             }
 #pragma unroll
             for (int n = 0; n < together; ++n)
@@ -458,11 +472,19 @@ __device__ __forceinline__ void add_units(const Work &work, const float *sums, i
             const float weight = work.weight ? weight_of_pair(work.weight, at, work.active) : 1.0f;
             v = swiglu(v, whole(8), work.limit, weight);
         }
-        work.y[at * work.ldy + n - work.first] = v;
+        const int element = n - work.first;
+        if (!work.packed_y) work.y[at * work.ldy + element] = v;
+        else work.packed_y[at * work.ldy + operand_place(work.packed_type, element)] = uint16_t(pack_bf16(v, 0));
     }
 }
 
-template <class F> __device__ __forceinline__ void few_block(const Work &work, int columns_at_once, int tile_height) {
+/// What a block of KERNEL_FEW knows of its work before the kernel before this one is over: nothing of what a kernel
+/// wrote, its input (and everything but addresses of weights), or all of it.
+enum Known { KNOWN_NOTHING, KNOWN_INPUT, KNOWN_ALL };
+
+template <class F, class Source>
+__device__ __forceinline__ void few_block(const Source &source, Work &work, Known known, int columns_at_once,
+                                          int tile_height) {
     const int K = work.w.columns, count = segments_of(K), pitch = pitch_of(K), tiles = tiles_of(K) * work.repeat;
     const int units = tiles * count, row_block = work.first + work.block * tiles * tile_height;
     float *sums = dynamic_shared<float>();
@@ -473,6 +495,12 @@ template <class F> __device__ __forceinline__ void few_block(const Work &work, i
         while (unit.segment >= count) unit.segment -= count, unit.row0 += tile_height;
     };
     if (threadIdx.x < zeros_bytes / 4) reinterpret_cast<uint32_t *>(zeros)[threadIdx.x] = 0;
+    if constexpr (Source::of_the_step)
+        if (known == KNOWN_INPUT) { // one column
+            stage_inputs<F, true>(work, work.column, 1, 0, padded(K), xs, pitch);
+            enter_product();
+            if (!source.find_weights(work)) return;
+        }
 #pragma unroll 1
     for (int column = work.column; column < work.columns; column += columns_at_once) {
         const int columns = min(columns_at_once, work.columns - column);
@@ -482,8 +510,8 @@ template <class F> __device__ __forceinline__ void few_block(const Work &work, i
         RegularReader<F> reader;
         if (regular && u < units) reader.aim(work, unit), reader.start(); // on its way while activations are staged
         if (column != work.column) __syncthreads();
-        else enter_product();
-        stage_inputs<F>(work, column, columns, 0, padded(K), xs, pitch);
+        else if (known == KNOWN_NOTHING) enter_product();
+        if (known != KNOWN_INPUT) stage_inputs<F, Source::of_the_step>(work, column, columns, 0, padded(K), xs, pitch);
         __syncthreads();
         bool right = regular;
 #pragma unroll 1
@@ -519,17 +547,19 @@ template <class Source, int32_t only>
 __global__ void __launch_bounds__(block_threads, few_blocks_per_processor)
     multiply_few(DSV4_PARAMETER Source source, int columns_at_once, int tile_height) {
     Work work;
-    if (Source::of_the_step) enter_product(); // find() reads the route
-    const bool found = source.find(work, KERNEL_FEW, 0);
-    if (!found) {
-        wait_for_former();
-        return;
+    Known known = KNOWN_NOTHING;
+    if constexpr (Source::of_the_step) {
+        if (!source.input_there) enter_product(); // find() reads the route
     }
+    if (!source.find(work, KERNEL_FEW, 0)) return wait_for_former();
+    if constexpr (Source::of_the_step)
+        known = !source.input_there ? KNOWN_NOTHING : work.w.data ? KNOWN_ALL : KNOWN_INPUT;
     switch (only < 0 ? work.w.dtype : only) {
-    case DSV4_FP4_E2M1: few_block<Fp4>(work, columns_at_once, tile_height); break;
-    case DSV4_FP8_E4M3: few_block<Fp8>(work, columns_at_once, tile_height); break;
-    default: few_block<Bf16>(work, columns_at_once, tile_height);
+    case DSV4_FP4_E2M1: few_block<Fp4>(source, work, known, columns_at_once, tile_height); break;
+    case DSV4_FP8_E4M3: few_block<Fp8>(source, work, known, columns_at_once, tile_height); break;
+    default: few_block<Bf16>(source, work, known, columns_at_once, tile_height);
     }
+    if (Source::of_the_step && known == KNOWN_ALL) enter_product();
 }
 
 // ---- some -----------------------------------------------------------------------------------------------------------

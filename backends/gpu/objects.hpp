@@ -183,6 +183,10 @@ struct dsv4_queue {
     struct Expansion {
         const float *y, *mix;
     } expansion{}; // of hc.post, put off
+    /// What was said by the operator that put something on the stream last, until something else is: that `written` was
+    /// there before the kernel before its last was over.
+    void note(const PutOff &what) { noted_ = what; }
+    bool still(const PutOff &what) const { return noted_ == what; }
     /// Forgets the graph that is being recorded, whatever state it is in.
     void abandon_recording() noexcept;
 
@@ -192,7 +196,7 @@ struct dsv4_queue {
     std::unique_ptr<dsv4_queue> beside_;
     dsv4::gpu::Event events_[EVENT_COUNT] = {};
     bool forked_ = false, running_beside_ = false;
-    PutOff put_off_{};
+    PutOff put_off_{}, noted_{};
     Work put_off_work_;
     dsv4::gpu::Event &event(int which);
     uint8_t *scratch_bytes(dsv4::gpu::Scratch slot, size_t bytes);

@@ -114,6 +114,7 @@ template <class T> __device__ __forceinline__ T block_sum(T v, T *scratch) {
     if (lane_of_subgroup() == 0) scratch[subgroup_of_block()] = v;
     __syncthreads();
     T sum = scratch[0];
+#pragma unroll 4
     for (int g = 1; g < groups; ++g) sum += scratch[g];
     return sum;
 }

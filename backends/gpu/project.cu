@@ -54,11 +54,13 @@ __global__ void __launch_bounds__(latent_threads) latent_kernel(Latents a) {
     float *row = dynamic_shared<float>(), *norm = row + a.head_dim;
     auto *turns = reinterpret_cast<Turn *>(norm + a.head_dim);
     uint8_t *to = a.cache.window_row(a.step.slot_of(t), position);
+#pragma unroll 1
     for (int i = me; i < a.head_dim; i += latent_threads) norm[i] = a.kv_norm[i];
     make_turns(turns, a.rope_dims, a.rope, position);
     wait_for_former();
     const float *from = a.kv + int64_t(t) * a.head_dim;
     const float r = block_rms(from, a.head_dim, a.eps, scratch);
+#pragma unroll 1
     for (int i = me; i < a.head_dim; i += latent_threads) row[i] = settled(from[i] * r * norm[i], a.official);
     __syncthreads();
     rotate_row(row, a.head_dim, a.rope_dims, turns, a.official);

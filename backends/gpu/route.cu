@@ -100,6 +100,7 @@ dsv4_status moe_route(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_blo
                      dim3(unsigned(tokens)), route_threads, size_t(E + s.active_experts) * 4, queue->stream(),
                      Route{batch->view, logits, parts ? logits + count : nullptr, bias, block->tid2eid, route->row(0),
                            E, s.active_experts, s.vocab, s.routed_scale});
+        queue->note({x->row(0), batch, block}); // there before the product, and so before what follows route_kernel
     });
 }
 

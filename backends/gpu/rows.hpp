@@ -8,6 +8,7 @@ namespace dsv4::gpu {
 __device__ __forceinline__ void store_latent(const CacheView &cache, const float *values, uint8_t *row) {
     const int plain = cache.head_dim - cache.rope_dims;
     if (cache.rows_are_float) {
+#pragma unroll 1
         for (int i = int(threadIdx.x); i < cache.head_dim; i += int(blockDim.x))
             reinterpret_cast<float *>(row)[i] = values[i];
         return;
@@ -15,6 +16,7 @@ __device__ __forceinline__ void store_latent(const CacheView &cache, const float
     auto *tail = reinterpret_cast<uint16_t *>(row + plain);
     uint8_t *scales = row + plain + 2 * cache.rope_dims;
     const int lane = lane_of_subgroup();
+#pragma unroll 1
     for (int block = subgroup_of_block(); block * 64 < plain; block += int(blockDim.x) / subgroup_size) {
         float v[2], top = 0;
         for (int i = 0; i < 2; ++i) {
@@ -30,6 +32,7 @@ __device__ __forceinline__ void store_latent(const CacheView &cache, const float
         }
         if (lane == 0) scales[block] = uint8_t(exponent + 127);
     }
+#pragma unroll 1
     for (int i = int(threadIdx.x); i < cache.rope_dims; i += int(blockDim.x)) tail[i] = to_bf16(values[plain + i]);
 }
 
@@ -44,6 +47,7 @@ __device__ __forceinline__ float latent_value(const CacheView &cache, const uint
 /// An indexer key in shared memory into the cache: E2M1 in blocks of 32, or float32 (rounded so when `rounded`).
 __device__ __forceinline__ void store_key(const CacheView &cache, const float *values, uint8_t *row, bool rounded) {
     const int n = cache.index_dim, lane = lane_of_subgroup();
+#pragma unroll 1
     for (int block = subgroup_of_block(); block * 32 < n; block += int(blockDim.x) / subgroup_size) {
         const int at = block * 32 + lane;
         const float v = at < n ? values[at] : 0.0f;
