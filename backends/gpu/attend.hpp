@@ -42,12 +42,14 @@ struct KeyList {
     int32_t slot, first, in_window, count; // first: position of the oldest window row
     const int32_t *table, *selected;
 
-    __device__ __forceinline__ KeyList(const Attend &attend, int32_t t) : a(attend) {
-        const int32_t position = a.step.position[t];
-        slot = a.step.slot_of(t);
+    __device__ __forceinline__ KeyList(const Attend &attend, int32_t t)
+        : KeyList(attend, t, attend.step.position[t], attend.step.sequence[t]) {}
+    __device__ __forceinline__ KeyList(const Attend &attend, int32_t t, int32_t position, int32_t sequence)
+        : a(attend) {
+        slot = a.step.slot[sequence];
         in_window = min(position + 1, a.window);
         first = position + 1 - in_window;
-        table = a.step.table_of(t);
+        table = a.step.block_table + int64_t(sequence) * a.step.counts[3];
         selected = a.selection ? a.selection + int64_t(t) * a.topk : nullptr;
         const int32_t visible = a.ratio ? (position + 1) / a.ratio : 0;
         count = in_window + (selected ? min(visible, a.topk) : visible);
@@ -262,10 +264,10 @@ __device__ __forceinline__ void sum_values(const Attend &a, const AttendShared &
 struct RawTurn {
     int pair;
     Turn turn;
-    __device__ __forceinline__ RawTurn(const Attend &a, int32_t token) {
+    __device__ __forceinline__ RawTurn(const Attend &a, int32_t position) {
         const int plain = (a.cache.head_dim - a.cache.rope_dims) / 2;
         pair = plain + (lane_of_subgroup() + subgroup_size - plain % subgroup_size) % subgroup_size;
-        turn = turn_at(a.step.position[token], pair < a.cache.head_dim / 2 ? a.rope[pair - plain] : 0.0f);
+        turn = turn_at(position, pair < a.cache.head_dim / 2 ? a.rope[pair - plain] : 0.0f);
     }
 };
 
@@ -312,8 +314,9 @@ __device__ __forceinline__ void stage_raw_heads(const Attend &a, const AttendSha
 template <class S, bool whole> __global__ void __launch_bounds__(S::threads, 1) split_kernel(Attend a) {
     let_next_begin();
     const auto token = int32_t(blockIdx.z);
+    const int32_t position = a.step.position[token], sequence = a.step.sequence[token]; // loads together
     if (token >= a.step.tokens()) return wait_for_former();
-    const KeyList list(a, token);
+    const KeyList list(a, token, position, sequence);
     const int32_t first_split = whole ? 0 : int32_t(blockIdx.y);
     const int32_t end_split = whole ? int32_t(ceil_div(list.count, S::keys)) : first_split + 1;
     if (first_split * S::keys >= list.count) return wait_for_former();
@@ -326,7 +329,7 @@ template <class S, bool whole> __global__ void __launch_bounds__(S::threads, 1) 
 
     if constexpr (whole) wait_for_former();
     else {
-        const RawTurn turn(a, token);
+        const RawTurn turn(a, position);
         if (!a.raw) wait_for_former();
         stage_keys<S, true>(list, first_split * S::keys, s); // raw: there since before the product (enter_product)
         if (a.raw) wait_for_former(), stage_raw_heads<S>(a, s, token, head0, turn);

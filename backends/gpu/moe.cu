@@ -10,11 +10,6 @@
 namespace dsv4::gpu {
 namespace {
 
-#ifndef DSV4_SHARED_REPEATS
-#define DSV4_SHARED_REPEATS 2
-#endif
-constexpr int shared_repeats = DSV4_SHARED_REPEATS; // of the shared expert's blocks while the route is made
-
 /// One call of moe.experts: what its launches share.
 class Call {
   public:
@@ -149,8 +144,8 @@ class Call {
                      official, official && quantized, rows);
     }
 
-    /// One wave of blocks, each with as many bytes to read as any other. Where the shared expert's need not wait for
-    /// the route they are done before, and the wave is that of the others.
+    /// One wave of blocks, each with as many bytes to read as any other, and those that need not wait for the route
+    /// with a quarter more.
     void set_repeats(Experts &e, const Matrix &like, const Matrix &shared_like) const {
         const int64_t at_once = int64_t(few_blocks_per_processor) * queue_.device.properties.processors;
         const auto blocks = [&](const Experts::Side &side) {
@@ -159,9 +154,9 @@ class Call {
         const auto cost = [](const Matrix &m) { return 4 / slabs_of(m.dtype); }; // in half bytes a value
         const int64_t routed = groups_ * blocks(e.routed) * cost(like),
                       shared = has_shared_ ? blocks(e.shared) * cost(shared_like) : 0;
-        const int repeats = few_repeats(e.input_there ? routed : routed + shared, at_once);
+        const int repeats = few_repeats(routed + shared, at_once), more = e.input_there ? repeats / 4 : 0;
         e.routed.repeat = std::max(1, repeats / cost(like));
-        if (has_shared_) e.shared.repeat = e.input_there ? shared_repeats : std::max(1, repeats / cost(shared_like));
+        if (has_shared_) e.shared.repeat = std::max(1, (repeats + more) / cost(shared_like));
     }
 
     unsigned row_blocks(const Experts &e, Kernel kernel) const {

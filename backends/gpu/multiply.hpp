@@ -351,7 +351,7 @@ __device__ __forceinline__ void any_segment(AnyUnit<F> &unit, int32_t k_end, con
 template <class F> class RegularReader {
   public:
     static constexpr int scale_values = F::slabs == 4 ? 32 : 128; // of a row
-    static constexpr int ahead = F::slabs == 4 ? 2 : 4;           // groups, a round
+    static constexpr int ahead = 4;                               // groups, a round
     static constexpr int group_values = 32 * F::slabs, round_values = ahead * group_values;
 
     __device__ static __forceinline__ bool takes(const Matrix &w) {
@@ -373,6 +373,17 @@ template <class F> class RegularReader {
             if (F::slabs > 1)
                 scale_[half] =
                     pair.scale[half] + unit.segment * (segment / scale_values) + t * (8 * F::slabs) / scale_values;
+        }
+    }
+    /// From the end of a unit to the same segment `rows` rows further: of whole tiles, whose scales lie in the same
+    /// rows or in rows of their own.
+    __device__ __forceinline__ void step(const Matrix &w, int rows) {
+        const int64_t bytes = rows * w.row_bytes - segment / group_values * 64;
+        const int scales = (w.scale_block_rows > 1 ? 0 : rows * w.scale_columns) - segment / scale_values;
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            row_[half] += bytes;
+            if (F::slabs > 1) scale_[half] += scales;
         }
     }
     /// sums of segment s; xs, in shared memory, begins at it, zeros are zeros_bytes there. go_on(reader) aims at the
@@ -490,7 +501,7 @@ __device__ __forceinline__ void few_block(const Source &source, Work &work, Know
     float *sums = dynamic_shared<float>();
     auto *xs = reinterpret_cast<uint16_t *>(dynamic_shared<uint8_t>() + sums_bytes(K, work.repeat));
     auto *zeros = reinterpret_cast<uint16_t *>(sums + units * 128 + 16);
-    const bool regular = RegularReader<F>::takes(work.w);
+    const bool regular = RegularReader<F>::takes(work.w), even = K % segment == 0;
     const auto settle = [&](Unit &unit) { // segments beyond the last are those of the next tiles
         while (unit.segment >= count) unit.segment -= count, unit.row0 += tile_height;
     };
@@ -520,8 +531,14 @@ __device__ __forceinline__ void few_block(const Source &source, Work &work, Know
             next.segment += block_subgroups;
             settle(next);
             const auto go_on = [&](RegularReader<F> &to) {
-                if (u + block_subgroups < units) to.aim(work, next);
-                return u + block_subgroups < units;
+                if (u + block_subgroups >= units) return false;
+                const int further = next.row0 - unit.row0, end = next.row0 + tile_height,
+                          every = work.w.scale_block_rows;
+                const bool steps = even && next.segment == unit.segment && end <= work.first + work.rows &&
+                                   (every == 1 || !((unit.row0 ^ (end - 1)) & -every));
+                if (steps) to.step(work.w, further);
+                else to.aim(work, next);
+                return true;
             };
             float c[4];
             right &= reader.multiply(K, unit.segment, go_on, xs + unit.segment * segment, pitch, columns, zeros, c);

@@ -1,5 +1,6 @@
 // runtime.hpp over CUDA or HIP: the same calls under two names. The emulation has its own (emulated/runtime.cpp).
 #include "backends/gpu/portable.hpp"
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 
@@ -202,21 +203,41 @@ void graph_release(Graph graph) noexcept {
 }
 
 #if !defined(DSV4_GPU_HIP)
+namespace {
+
+int attribute_of(int device, cudaDeviceAttr attribute) {
+    int value = 0;
+    DSV4_CALL(DeviceGetAttribute, &value, attribute, device);
+    return value;
+}
+
+} // namespace
+
 void start(const void *kernel, dim3 grid, dim3 block, void **arguments, size_t dynamic_bytes, Stream stream,
            bool early) {
+    int device = 0;
     if (early) {
-        int device = 0, major = 0;
         DSV4_CALL(GetDevice, &device);
-        DSV4_CALL(DeviceGetAttribute, &major, cudaDevAttrComputeCapabilityMajor, device);
-        early = major >= 9;
+        early = attribute_of(device, cudaDevAttrComputeCapabilityMajor) >= 9;
     }
     if (!early) return check(cudaLaunchKernel(kernel, grid, block, arguments, dynamic_bytes, stream), "launch");
-    cudaLaunchAttribute attribute = {};
-    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attribute.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchAttribute attributes[2] = {};
+    attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[0].val.programmaticStreamSerializationAllowed = 1;
+    // A multiprocessor has to be empty before it divides its memory anew into first-level cache, which loads in flight
+    // need, and shared memory. So all kernels of small steps divide it alike: the next one's blocks then come as soon
+    // as there is room. 58 percent are 132 KB on sm_90.
+    constexpr int percent = 58;
+    constexpr size_t reserved = 1024; // of every block, by the system
+    attributes[1].id = cudaLaunchAttributePreferredSharedMemoryCarveout;
+    attributes[1].val.sharedMemCarveout = percent;
+    const size_t blocks = size_t(grid.x) * grid.y * grid.z,
+                 each = std::min((blocks - 1) / size_t(attribute_of(device, cudaDevAttrMultiProcessorCount)) + 1,
+                                 size_t(2048) / (size_t(block.x) * block.y * block.z)),
+                 room = size_t(attribute_of(device, cudaDevAttrMaxSharedMemoryPerMultiprocessor)) * percent / 100;
     cudaLaunchConfig_t config = {};
     config.gridDim = grid, config.blockDim = block, config.dynamicSmemBytes = dynamic_bytes, config.stream = stream;
-    config.attrs = &attribute, config.numAttrs = 1;
+    config.attrs = attributes, config.numAttrs = each * (dynamic_bytes + reserved) <= room ? 2 : 1;
     check(cudaLaunchKernelExC(&config, kernel, arguments), "launch");
 }
 void allow_shared(const void *kernel, size_t dynamic_bytes) {
