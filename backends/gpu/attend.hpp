@@ -40,6 +40,7 @@ struct Attend {
 struct KeyList {
     const Attend &a;
     int32_t slot, first, in_window, count; // first: position of the oldest window row
+    int32_t entries_before;                // this step
     const int32_t *table, *selected;
 
     __device__ __forceinline__ KeyList(const Attend &attend, int32_t t)
@@ -52,6 +53,7 @@ struct KeyList {
         table = a.step.block_table + int64_t(sequence) * a.step.counts[3];
         selected = a.selection ? a.selection + int64_t(t) * a.topk : nullptr;
         const int32_t visible = a.ratio ? (position + 1) / a.ratio : 0;
+        entries_before = a.ratio ? a.step.position[a.step.first[sequence]] / a.ratio : 0;
         count = in_window + (selected ? min(visible, a.topk) : visible);
     }
     /// NULL: nothing was selected there.
@@ -330,9 +332,14 @@ template <class S, bool whole> __global__ void __launch_bounds__(S::threads, 1) 
     if constexpr (whole) wait_for_former();
     else {
         const RawTurn turn(a, position);
-        if (!a.raw) wait_for_former();
-        stage_keys<S, true>(list, first_split * S::keys, s); // raw: there since before the product (enter_product)
-        if (a.raw) wait_for_former(), stage_raw_heads<S>(a, s, token, head0, turn);
+        // raw: the window is there since before the product (enter_product), and so are entries of earlier steps. Those
+        // of this step and what was selected come from beside, of which nothing is known before the wait.
+        const int32_t end = min((first_split + 1) * S::keys, list.count);
+        const bool early = a.raw && end <= list.in_window + (a.ratio && !a.selection ? list.entries_before : 0);
+        if (!early) wait_for_former();
+        stage_keys<S, true>(list, first_split * S::keys, s);
+        if (early) wait_for_former();
+        if (a.raw) stage_raw_heads<S>(a, s, token, head0, turn);
     }
     if (whole || !a.raw)
 #pragma unroll 1
