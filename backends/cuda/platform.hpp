@@ -72,7 +72,22 @@ template <int N> __device__ __forceinline__ void copy_wait() {
 }
 
 /// Past the first-level cache: what another kernel wrote is there, also before wait_for_former(), if it is over.
-template <class T> __device__ __forceinline__ T load_fresh(const T *p) { return __ldcg(p); }
+/// volatile: on the side of wait_for_former() where it stands.
+template <class T> __device__ __forceinline__ T load_fresh(const T *p) {
+    static_assert(sizeof(T) == 1 || sizeof(T) == 4 || sizeof(T) == 8 || sizeof(T) == 16);
+    uint32_t w[4];
+    if constexpr (sizeof(T) == 1) asm volatile("ld.global.cg.u8 %0, [%1];" : "=r"(w[0]) : "l"(p));
+    else if constexpr (sizeof(T) == 4) asm volatile("ld.global.cg.u32 %0, [%1];" : "=r"(w[0]) : "l"(p));
+    else if constexpr (sizeof(T) == 8)
+        asm volatile("ld.global.cg.v2.u32 {%0,%1}, [%2];" : "=r"(w[0]), "=r"(w[1]) : "l"(p));
+    else
+        asm volatile("ld.global.cg.v4.u32 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(w[0]), "=r"(w[1]), "=r"(w[2]), "=r"(w[3])
+                     : "l"(p));
+    T v;
+    memcpy(&v, w, sizeof v);
+    return v;
+}
 
 /// Weights that are read once: past the first-level cache.
 /// volatile: where it stands, and not where it would need fewer registers.

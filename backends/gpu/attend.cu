@@ -10,7 +10,7 @@ namespace {
 
 constexpr size_t most_partial_bytes = size_t(256) << 20, most_score_floats = size_t(64) << 20;
 
-constexpr int merge_threads = 256, merged_together = 5; // splits whose sums are in flight together
+constexpr int merge_threads = 256, merged_together = 5; // splits whose sums are in flight together: half of 640 keys'
 
 /// Grid: heads, tokens. The sums of all splits, merged.
 __global__ void __launch_bounds__(merge_threads) merge_kernel(Attend a) {

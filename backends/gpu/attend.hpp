@@ -33,7 +33,7 @@ struct Attend {
     float *partial, *stats;   // [T, splits, H, d] and [T, splits, H, 2]: sums; largest score and its denominator
     int32_t heads, window, topk, ratio, splits, key_count;
     float scale, eps;
-    bool raw; // q: neither normalised nor rotated yet (head_kernel); the kernel before is its product
+    bool raw; // q: neither normalised nor rotated yet (head_kernel), and the kernel before this is its product
 };
 
 /// The keys of a token: its window, then entries.
@@ -357,7 +357,7 @@ template <class S, bool whole> __global__ void __launch_bounds__(S::threads, 1) 
             }
     if (whole)
         for (int i = int(threadIdx.x); i < a.cache.rope_dims / 2; i += S::threads)
-            s.turns[i] = turn_at(a.step.position[token], a.rope[i]);
+            s.turns[i] = turn_at(position, a.rope[i]);
 
     Softmax state[2];
     float sum[whole ? 2 * S::pairs : 1][4] = {};

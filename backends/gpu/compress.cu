@@ -126,8 +126,8 @@ __global__ void __launch_bounds__(pool_threads, 1) pool_kernel(Pool a) {
     float *row = dynamic_shared<float>(), *norm = row + c.dim;
     auto *turns = reinterpret_cast<Turn *>(norm + c.dim);
     if (completes) {
-    #pragma unroll 1
-    for (int i = int(threadIdx.x); i < c.dim; i += pool_threads) norm[i] = c.norm[i];
+#pragma unroll 1
+        for (int i = int(threadIdx.x); i < c.dim; i += pool_threads) norm[i] = c.norm[i];
         make_turns(turns, a.cache.rope_dims, a.rope, e * r);
     }
     wait_for_former();

@@ -41,9 +41,9 @@ __device__ __forceinline__ float expanded(const float (&x)[4], float y, const fl
 }
 
 /// partial [row][piece][mixes + 1]: dot(fn[i], X) over the piece, then sum of squares. A subgroup takes `each` rows,
-/// one after the other. Grid: pieces, groups of mixes, rows.
-template <bool plain, bool due,
-          bool rounds> // float32 weights, rows of whole pieces of 8; four streams of whole pieces, see `due`
+/// one after the other. Grid: pieces, groups of mixes, rows. plain: float32 weights, rows of whole pieces of 8; due:
+/// the expansion of four streams of whole pieces is done on the way; rounds: official numerics.
+template <bool plain, bool due, bool rounds>
 __global__ void mixing_pieces(Collapse w, Rows rows, float *partial, int each) {
     let_next_begin();
     const int lane = lane_of_subgroup(), mixes = w.fn.rows, pieces = int(gridDim.x);
@@ -369,7 +369,7 @@ dsv4_status pre(dsv4_queue *queue, const dsv4_batch *batch, const dsv4_block *bl
                          s.rms_eps,
                          s.hc_eps,
                          queue->device.official()};
-        const dsv4_queue::PutOff expansion{streams->row(0), batch, nullptr};
+        const dsv4_queue::Result expansion{streams->row(0), batch, nullptr};
         dsv4_queue::Work late;
         if (work.fn.dtype == DSV4_F32 && !work.fn.scale_dtype && work.fn.columns == 4 * s.hidden)
             late = queue->take_put_off(expansion);

@@ -166,11 +166,11 @@ dsv4::gpu::Stream dsv4_queue::stream() {
     return stream_;
 }
 
-void dsv4_queue::put_off(const PutOff &what, Work work) {
+void dsv4_queue::put_off(const Result &what, Work work) {
     put_off_work_ = std::move(work);
     put_off_ = what;
 }
-dsv4_queue::Work dsv4_queue::take_put_off(const PutOff &what) {
+dsv4_queue::Work dsv4_queue::take_put_off(const Result &what) {
     if (!(put_off_ == what)) return {};
     put_off_ = {};
     return std::move(put_off_work_);

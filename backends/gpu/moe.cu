@@ -145,7 +145,7 @@ class Call {
     }
 
     /// One wave of blocks, each with as many bytes to read as any other, and those that need not wait for the route
-    /// with a quarter more.
+    /// with a quarter more (of four rounds and up).
     void set_repeats(Experts &e, const Matrix &like, const Matrix &shared_like) const {
         const int64_t at_once = int64_t(few_blocks_per_processor) * queue_.device.properties.processors;
         const auto blocks = [&](const Experts::Side &side) {

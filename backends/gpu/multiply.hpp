@@ -489,8 +489,8 @@ __device__ __forceinline__ void add_units(const Work &work, const float *sums, i
     }
 }
 
-/// What a block of KERNEL_FEW knows of its work before the kernel before this one is over: nothing of what a kernel
-/// wrote, its input (and everything but addresses of weights), or all of it.
+/// What a block of KERNEL_FEW may read before the kernel before this one is over: weights alone (or it has waited), its
+/// input too but not the route that says whose weights, or both.
 enum Known { KNOWN_NOTHING, KNOWN_INPUT, KNOWN_ALL };
 
 template <class F, class Source>

@@ -20,7 +20,7 @@ struct Turn {
     float cosine, sine;
 };
 /// The nearest quarter turn is taken off in double precision, and polynomials (minimax, of sin and cos up to pi / 4) do
-/// the rest: the library's functions are hundreds of instructions where angles are large.
+/// the rest, to 1e-7 of the values: the library's functions are hundreds of instructions, for large angles.
 __device__ __forceinline__ Turn turn_at(int32_t position, float frequency) {
     const double angle = float(position) * frequency, quarter = rint(angle * 0.63661977236758134); // 2 / pi
     const auto x = float(fma(quarter, -6.123233995736766e-17, fma(quarter, -1.5707963267948966, angle)));
@@ -38,13 +38,12 @@ __device__ __forceinline__ float2 rotated(float2 v, const Turn &t, bool official
                        settled(v.x * t.sine + v.y * t.cosine, official));
 }
 
-/// The rotations of a row whose last `turned` values turn, by the whole block: turns [turned / 2], in shared memory,
-/// where each thread reads but what it wrote.
+/// The rotations of a row whose last `turned` values turn, by the whole block: turns [turned / 2], in shared memory.
 __device__ __forceinline__ void make_turns(Turn *turns, int turned, const float *frequency, int32_t position) {
 #pragma unroll 1
     for (int i = int(threadIdx.x); i < turned / 2; i += int(blockDim.x)) turns[i] = turn_at(position, frequency[i]);
 }
-/// The last `turned` of n values of a row in shared memory, in place.
+/// The last `turned` of n values of a row in shared memory, in place; a thread reads but the turns that it made.
 __device__ __forceinline__ void rotate_row(float *row, int n, int turned, const Turn *turns, bool official) {
     float *tail = row + n - turned;
 #pragma unroll 1

@@ -169,24 +169,25 @@ struct dsv4_queue {
         }
     } early{};
 
-    /// The end of an operator that the next one may do better on the way: it runs when anything else is put on the
-    /// stream. take_put_off(): if it is this the caller does it, or puts it off again; else empty.
-    struct PutOff {
+    /// What an operator wrote: where, for what step, with what weights.
+    struct Result {
         const void *written; // memory
         const dsv4_batch *batch;
         const dsv4_block *block; // or NULL
-        bool operator==(const PutOff &) const = default;
+        bool operator==(const Result &) const = default;
     };
+    /// The end of an operator that the next one may do better on the way: it runs when anything else is put on the
+    /// stream. take_put_off(): if it is this the caller does it, or puts it off again; else empty.
     using Work = std::function<void(dsv4::gpu::Stream)>;
-    void put_off(const PutOff &what, Work work);
-    Work take_put_off(const PutOff &what);
+    void put_off(const Result &what, Work work);
+    Work take_put_off(const Result &what);
     struct Expansion {
         const float *y, *mix;
     } expansion{}; // of hc.post, put off
-    /// What was said by the operator that put something on the stream last, until something else is: that `written` was
-    /// there before the kernel before its last was over.
-    void note(const PutOff &what) { noted_ = what; }
-    bool still(const PutOff &what) const { return noted_ == what; }
+    /// What the operator says that put something on the stream last, until something else is: this was there before
+    /// what it began with, a product (enter_product).
+    void note(const Result &what) { noted_ = what; }
+    bool still(const Result &what) const { return noted_ == what; }
     /// Forgets the graph that is being recorded, whatever state it is in.
     void abandon_recording() noexcept;
 
@@ -196,7 +197,7 @@ struct dsv4_queue {
     std::unique_ptr<dsv4_queue> beside_;
     dsv4::gpu::Event events_[EVENT_COUNT] = {};
     bool forked_ = false, running_beside_ = false;
-    PutOff put_off_{}, noted_{};
+    Result put_off_{}, noted_{};
     Work put_off_work_;
     dsv4::gpu::Event &event(int which);
     uint8_t *scratch_bytes(dsv4::gpu::Scratch slot, size_t bytes);

@@ -4,7 +4,7 @@
 //
 //   subgroup   32 adjacent threads of a block, on every platform (half a wave where waves have 64)
 //   launch()   instead of <<<>>>; grids with a zero do nothing
-//   launch_early()  the same for kernels that wait_for_former(), most as the first thing they do (enter_kernel()): the
+//   launch_early()  the same for kernels that wait_for_former(), many as the first thing they do (enter_kernel()): the
 //              card may bring them in before the former has finished. Every thread waits, also one that has nothing to
 //              do: a kernel that is over means that all before it are
 //   Shared     DSV4_SHARED(float, sums, [32]) for static shared memory, dynamic_shared<T>() for the rest
@@ -40,13 +40,15 @@ __device__ __forceinline__ int linear_thread() {
 __device__ __forceinline__ int lane_of_subgroup() { return linear_thread() % subgroup_size; }
 __device__ __forceinline__ int subgroup_of_block() { return linear_thread() / subgroup_size; }
 
-/// Before it, a kernel launched early reads its parameters, weights and the step's numbers alone, and writes nothing.
+/// Before it, a kernel launched early reads its parameters, weights and the step's numbers alone, and writes nothing,
+/// unless it comes after a product.
 __device__ __forceinline__ void enter_kernel() {
     let_next_begin();
     wait_for_former();
 }
-/// The same for products of up to 64 tokens. What begins after one of them may read more before it waits: whatever was
-/// written before the product, by load_fresh().
+/// The same for products of up to 64 tokens (and query_kernel). What begins after one of them may do more before it
+/// waits: read, by load_fresh(), what the stream wrote before the product, and write what nobody has used since. Not so
+/// what comes from beside (dsv4_queue): of that nothing is known until the wait, in a graph least of all.
 __device__ __forceinline__ void enter_product() {
     wait_for_former();
     let_next_begin();

@@ -1,6 +1,5 @@
 // runtime.hpp over CUDA or HIP: the same calls under two names. The emulation has its own (emulated/runtime.cpp).
 #include "backends/gpu/portable.hpp"
-#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 
@@ -224,20 +223,21 @@ void start(const void *kernel, dim3 grid, dim3 block, void **arguments, size_t d
     cudaLaunchAttribute attributes[2] = {};
     attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attributes[0].val.programmaticStreamSerializationAllowed = 1;
-    // A multiprocessor has to be empty before it divides its memory anew into first-level cache, which loads in flight
-    // need, and shared memory. So all kernels of small steps divide it alike: the next one's blocks then come as soon
-    // as there is room. 58 percent are 132 KB on sm_90.
-    constexpr int percent = 58;
-    constexpr size_t reserved = 1024; // of every block, by the system
-    attributes[1].id = cudaLaunchAttributePreferredSharedMemoryCarveout;
-    attributes[1].val.sharedMemCarveout = percent;
-    const size_t blocks = size_t(grid.x) * grid.y * grid.z,
-                 each = std::min((blocks - 1) / size_t(attribute_of(device, cudaDevAttrMultiProcessorCount)) + 1,
-                                 size_t(2048) / (size_t(block.x) * block.y * block.z)),
-                 room = size_t(attribute_of(device, cudaDevAttrMaxSharedMemoryPerMultiprocessor)) * percent / 100;
     cudaLaunchConfig_t config = {};
     config.gridDim = grid, config.blockDim = block, config.dynamicSmemBytes = dynamic_bytes, config.stream = stream;
-    config.attrs = attributes, config.numAttrs = each * (dynamic_bytes + reserved) <= room ? 2 : 1;
+    config.attrs = attributes, config.numAttrs = 1;
+#if CUDART_VERSION >= 13000 // some of 12 have it too
+    // A multiprocessor has to be empty before it divides its memory anew into first-level cache, which loads in flight
+    // need, and shared memory. So the kernels of small steps, of which all blocks fit at once, divide it alike: the
+    // next one's blocks then come as soon as there is room. 58 percent are 132 KB on sm_90.
+    constexpr size_t percent = 58, reserved = 1024; // reserved: of every block, by the system
+    const size_t processors = size_t(attribute_of(device, cudaDevAttrMultiProcessorCount)),
+                 blocks = size_t(grid.x) * grid.y * grid.z, each = (blocks + processors - 1) / processors,
+                 room = size_t(attribute_of(device, cudaDevAttrMaxSharedMemoryPerMultiprocessor)) * percent / 100;
+    attributes[1].id = cudaLaunchAttributePreferredSharedMemoryCarveout;
+    attributes[1].val.sharedMemCarveout = percent;
+    if (each <= 4 && each * (dynamic_bytes + reserved) <= room) config.numAttrs = 2;
+#endif
     check(cudaLaunchKernelExC(&config, kernel, arguments), "launch");
 }
 void allow_shared(const void *kernel, size_t dynamic_bytes) {

@@ -18,7 +18,8 @@ __global__ void __launch_bounds__(choose_threads) choose_one(const float *scores
 } // namespace
 
 TEST_CASE("the best scores are chosen, ties to the earlier") {
-    const int32_t count = GENERATE(600, 2048, 2049, 8192, 8193, 20000), wanted = GENERATE(1, 7, 512), kind = GENERATE(0, 1, 2);
+    const int32_t count = GENERATE(600, 2048, 2049, 8192, 8193, 20000), wanted = GENERATE(1, 7, 512),
+                  kind = GENERATE(0, 1, 2);
     std::mt19937 random(3);
     std::normal_distribution<float> normal;
     std::vector<float> scores(size_t(count), 0.0f);

@@ -47,36 +47,6 @@ TEST_CASE("a layer is the same, looked at on the way or not") {
     }
 }
 
-// On a card these widths keep it busy for as long as the published models do, so that what begins early and what runs
-// beside does so as there; entries are chosen anew at every step, and one is made within.
-TEST_CASE("a layer of Flash's widths is the same, looked at on the way or not") {
-    if (!std::getenv("DSV4_TEST_BACKEND")) {
-        WARN("skipped: the widths of Flash take a card, named by DSV4_TEST_BACKEND");
-        return;
-    }
-    const int32_t ratio = GENERATE(0, 4, 128), length = 270, prompt = 240;
-    Case c;
-    for (const Case &wide : cases(true))
-        if (wide.name == "flash") c = wide;
-    c.shape.index_topk = 16;
-    const Device device(backend(), {0, DSV4_NUMERICS_NATIVE, 0, ""});
-    const Weights weights = make_layer(c, ratio, false, 5, true);
-    Schedule schedule = in_chunks({{1, 0, 0, prompt}}, 80);
-    for (auto &step : in_chunks({{1, 0, prompt, length}}, 1)) schedule.push_back(std::move(step));
-    const auto run = [&](bool read) {
-        LayerProgram program(device, c, weights, scattered(c, ratio, {length}, c.shape.window + 79, 0, 3), 80);
-        Trace trace;
-        if (read) program.run(schedule, trace);
-        else program.run_unread(schedule, trace);
-        return trace;
-    };
-    const Trace read = run(true), never = run(false);
-    REQUIRE(read.size() == size_t(length));
-    size_t differing = 0;
-    for (const auto &[key, rows] : read) differing += never.at(key)[LAYER_STREAMS] != rows[LAYER_STREAMS];
-    CHECK(differing == 0);
-}
-
 TEST_CASE("what was put off is done whatever comes next") {
     const Case c = four_streams();
     const dsv4_shape &s = c.shape;
@@ -100,9 +70,8 @@ TEST_CASE("what was put off is done whatever comes next") {
         expect("post", [&](dsv4_error *e) { return device.hc->post(device.queue, batch, y, mix, streams, e); });
     };
     const auto pre = [&](const dsv4_batch *of, dsv4_buffer *from) {
-        expect("pre", [&](dsv4_error *e) {
-            return device.hc->pre(device.queue, of, block, DSV4_HC_FFN, from, x, mix, e);
-        });
+        expect("pre",
+               [&](dsv4_error *e) { return device.hc->pre(device.queue, of, block, DSV4_HC_FFN, from, x, mix, e); });
     };
     post();
     const std::vector<float> expected = device.read(streams, 2, width);
@@ -130,4 +99,41 @@ TEST_CASE("what was put off is done whatever comes next") {
     post();
     device.wait();
     CHECK(device.read(streams, 2, width) == expected);
+}
+
+TEST_CASE("experts begin early only on what the route was made of") {
+    const Case c = four_streams();
+    const dsv4_shape &s = c.shape;
+    const Device device(backend(), {0, DSV4_NUMERICS_NATIVE, 0, ""});
+    const Weights weights = make_layer(c, 0, false, 6);
+    const Block block = device.block(s, weights.desc());
+    const Batch batch = device.batch(s, 1, 1, 1);
+    const std::vector<Place> places = {{0, {0}}};
+    const Step step({{1, 0, 0, 1}}, places, s.vocab, {});
+    device.set(batch, step.view());
+    const Buffer x = device.buffer(s, DSV4_BUFFER_HIDDEN, 1), other = device.buffer(s, DSV4_BUFFER_HIDDEN, 1),
+                 route = device.buffer(s, DSV4_BUFFER_ROUTE, 1), y = device.buffer(s, DSV4_BUFFER_HIDDEN, 1);
+    const auto input = [&](dsv4_buffer *to, uint64_t salt) {
+        device.write(to, 1, step.inputs(DSV4_BUFFER_HIDDEN, s, salt));
+    };
+    const auto make_route = [&] {
+        expect("route", [&](dsv4_error *e) { return device.moe->route(device.queue, batch, block, x, route, e); });
+    };
+    const auto experts = [&](dsv4_buffer *of) {
+        expect("experts",
+               [&](dsv4_error *e) { return device.moe->experts(device.queue, batch, block, of, route, y, e); });
+        return device.read(y, 1, s.hidden);
+    };
+    input(x, 0), input(other, 1);
+    make_route();
+    device.wait();
+    const std::vector<float> of_x = experts(x), of_other = experts(other);
+    REQUIRE(of_x != of_other);
+    make_route();
+    CHECK(experts(x) == of_x);
+    make_route();
+    CHECK(experts(other) == of_other);
+    make_route();
+    input(x, 1); // other content, the old route
+    CHECK(experts(x) == of_other);
 }
