@@ -168,7 +168,7 @@ void pack(dsv4_queue &queue, Dense &d, bool wide) {
     }
 }
 
-void multiply_on_matrix_units(dsv4_queue &queue, Dense d, bool small) {
+void multiply_on_matrix_units(dsv4_queue &queue, Dense d, Linear how) {
     const int columns = d.live.grid;
     const size_t shared = queue.device.properties.shared_bytes, room = std::min(shared, size_t(100) * 1024);
     size_t sums = 0, pitch = 0;
@@ -180,14 +180,14 @@ void multiply_on_matrix_units(dsv4_queue &queue, Dense d, bool small) {
         int tile = 16;
         const int64_t processors = queue.device.properties.processors, at_once = few_blocks_per_processor * processors;
         unsigned blocks = number_blocks(d, KERNEL_FEW, tile);
-        if (int64_t(blocks) * 2 < processors * (small ? 4 : 3)) {
+        if (int64_t(blocks) * 2 < processors * (how == LINEAR_SMALL ? 4 : 3)) {
             blocks = number_blocks(d, KERNEL_FEW, tile = low_rows);
             size_t bytes = 0;
             for (int i = 0; i < d.count; ++i) bytes = std::max(bytes, size_t(LowLayout(d.items[i].w, columns).end));
             if (bytes <= room)
                 return launch_early(multiply_low<Dense>, dim3(blocks), block_threads, bytes, queue.stream(), d);
         } else if (is_quantized(d.items[0].w) && int64_t(blocks) <= 8 * at_once) { // units of bf16 are long enough
-            d.repeat = few_repeats(blocks, at_once);
+            d.repeat = few_repeats(blocks, how == LINEAR_BESIDE ? at_once - processors / 5 : at_once);
             while (d.repeat > 1 && sums * size_t(d.repeat) + pitch * size_t(columns) > room) --d.repeat;
             blocks = number_blocks(d, KERNEL_FEW, tile, d.repeat);
         }
@@ -232,7 +232,7 @@ void round_rows(dsv4_queue &queue, const Rows &rows, const float *x, int64_t ldx
                  rows);
 }
 
-void linear(dsv4_queue &queue, const Rows &rows, const Product *products, int count, bool small) {
+void linear(dsv4_queue &queue, const Rows &rows, const Product *products, int count, Linear how) {
     if (!rows.grid) return;
     if (count > most_products) throw Failure(DSV4_E_INTERNAL, "too many products in one call");
     const dsv4_device &device = queue.device;
@@ -246,7 +246,7 @@ void linear(dsv4_queue &queue, const Rows &rows, const Product *products, int co
         if (device.official() && !p.unrounded && is_quantized(p.w))
             rounded_floats += size_t(round_up(p.w.columns, 4)) * size_t(rows.grid);
     }
-    if (!bf16.empty()) multiply_on_matrix_units(queue, dense(rows, bf16, false), small);
+    if (!bf16.empty()) multiply_on_matrix_units(queue, dense(rows, bf16, false), how);
     if (plain.empty()) return;
     if (rounded_floats) {
         auto *to = queue.scratch<float>(SCRATCH_ROUNDED, rounded_floats);

@@ -31,10 +31,15 @@ inline Product whole(const Matrix &w, const float *x, float *y) { return whole(w
 
 constexpr int most_products = 16;
 
-/// All of them on `rows` rows, in one launch where the batch is small. Uses the scratch slots PARTIAL and ROUNDED. small:
-/// matrices of few rows that together are not so few (low.hpp).
-void linear(dsv4_queue &queue, const Rows &rows, const Product *products, int count, bool small = false);
-inline void linear(dsv4_queue &queue, const Rows &rows, const Product &product) { linear(queue, rows, &product, 1); }
+/// What is known about a launch: LINEAR_SMALL, matrices of few rows that together are not so few (low.hpp);
+/// LINEAR_BESIDE, short kernels run beside it and need room on the card.
+enum Linear { LINEAR_ALONE, LINEAR_SMALL, LINEAR_BESIDE };
+
+/// All of them on `rows` rows, in one launch where the batch is small. Uses the scratch slots PARTIAL and ROUNDED.
+void linear(dsv4_queue &queue, const Rows &rows, const Product *products, int count, Linear how = LINEAR_ALONE);
+inline void linear(dsv4_queue &queue, const Rows &rows, const Product &product, Linear how = LINEAR_ALONE) {
+    linear(queue, rows, &product, 1, how);
+}
 
 /// x [rows, n] -> out, every 128 values rounded to FP8: what official numerics feed to quantized weights.
 void round_rows(dsv4_queue &queue, const Rows &rows, const float *x, int64_t ldx, int32_t n, float *out);

@@ -129,7 +129,7 @@ dsv4_status attention_project(dsv4_queue *queue, const dsv4_batch *batch, const 
             for (int i = 0; i < p.count; ++i)
                 queue->early.compress[i] = p.products[i].y, first[count++] = p.products[i];
         }
-        linear(*queue, batch->token_rows(), first, count, true);
+        linear(*queue, batch->token_rows(), first, count, LINEAR_SMALL);
         if (forks) queue->fork();
         launch_early(latent_kernel, dim3(tokens, 2), latent_threads, size_t(2 * d + s.rope_dims) * 4, queue->stream(),
                      Latents{batch->view, cache->view, qr->row(0), kv, block->vector(DSV4_ROLE_Q_NORM),
@@ -142,7 +142,8 @@ dsv4_status attention_project(dsv4_queue *queue, const dsv4_batch *batch, const 
             queue->early.queries = p.products[0].y, queue->early.weights = p.products[1].y;
         }
         if (forks) queue->fork_later(); // qr is there
-        linear(*queue, batch->token_rows(), whole(block->matrix(DSV4_ROLE_WQ_B), qr->row(0), q->row(0)));
+        linear(*queue, batch->token_rows(), whole(block->matrix(DSV4_ROLE_WQ_B), qr->row(0), q->row(0)),
+               queue->early.queries ? LINEAR_BESIDE : LINEAR_ALONE);
         const Heads heads{batch->view, q->row(0), block->rope_frequency(), s.heads, d, s.rope_dims,
                           s.rms_eps,   official};
         const dim3 grid(unsigned(ceil_div(s.heads, 8)), tokens);

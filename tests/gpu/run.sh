@@ -117,7 +117,7 @@ for plugin in cuda hip; do
     beside "unit tests, $plugin" 100 "$bin/gpu_unit_$plugin"
     beside "conformance, $plugin" 180 "$bin/conformance_test" "$plugin"
 done
-beside "step graphs, cuda" 60 env DSV4_TEST_BACKEND=cuda "$bin/test_conformance_gpu_step_graph"
+beside "step graphs, cuda" 120 env DSV4_TEST_BACKEND=cuda "$bin/test_conformance_gpu_step_graph"
 beside "put off, cuda" 60 env DSV4_TEST_BACKEND=cuda "$bin/test_conformance_gpu_put_off"
 beside "sampling, cuda" 60 env DSV4_TEST_BACKEND=cuda "$bin/test_unit_device_sampling"
 # Whole models through the public API: the oracle's numbers, and that chunks, neighbours and cuts change no bit.
