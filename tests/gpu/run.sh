@@ -126,21 +126,29 @@ beside "exact vectors, cuda" 100 env DSV4_TEST_BACKEND=cuda "$bin/test_golden_ex
 beside "official vectors, cuda" 100 env DSV4_TEST_BACKEND=cuda "$bin/test_golden_official"
 beside "agreement, default model" 170 python3 tests/gpu/agreement.py --dsv4 "$bin/dsv4" --first cpu --second cuda --jobs 4
 beside "invariance, cuda" 100 env DSV4_TEST_BACKEND=cuda "$bin/test_golden_invariance"
-sanitizer=$(command -v compute-sanitizer || true)
-if [ -n "$sanitizer" ]; then
-    for tool in memcheck racecheck; do
-        beside "$tool, odd-c" 180 "$sanitizer" --tool "$tool" --error-exitcode 9 \
-            "$bin/conformance_test" --shape=odd-c --check=operator cuda
-    done
-else
-    note "compute-sanitizer" SKIPPED "not installed"
-fi
 if [ "$quick" = 0 ]; then
     for shape in flash pro; do
         beside "conformance $shape widths, cuda" 180 "$bin/conformance_test" --full "--shape=$shape" cuda
     done
 fi
 gather
+# Operators and whole layers under both tools; the rest of the suite takes them many minutes.
+sanitizer=$(command -v compute-sanitizer || true)
+if [ -n "$sanitizer" ]; then
+    shapes="tiny small odd-a odd-b odd-c"
+    [ "$quick" = 0 ] || shapes=odd-c
+    for shape in $shapes; do
+        for check in operator layer; do
+            for tool in memcheck racecheck; do
+                beside "$tool, $shape, ${check}s" 200 "$sanitizer" --tool "$tool" --error-exitcode 9 \
+                    "$bin/conformance_test" "--shape=$shape" "--check=$check" cuda
+            done
+        done
+    done
+    gather
+else
+    note "compute-sanitizer" SKIPPED "not installed"
+fi
 if [ "$quick" = 0 ]; then
     step "times, flash" 130 "$bin/gpu_bench" --backend cuda --shape flash --experts 256
     # As many layers as fit: 3.6 GB each, 2.1 GB the ends, the rest for caches and activations.
