@@ -1,7 +1,7 @@
 # Sourced, not run: what building needs from Debian 12/13 or Ubuntu 22.04/24.04, installed when it is not there.
 #
 #   ensure_packages build          what libdsv4, its plugins and the dsv4 tool need
-#   ensure_packages build test     and what the tests need
+#   ensure_packages build test     and what the tests need (ci: what they can do without and continuous integration not)
 #
 # Nothing missing: apt is not called. Something missing: apt-get as root, or through sudo. No apt or no rights: it says
 # what to install and stops.
@@ -12,6 +12,9 @@ DSV4_PACKAGES_test="catch2 binutils python3 python3-jsonschema"
 # CPU backend's variant of that name, a compiler that shows that the backend compiles for another processor.
 DSV4_OPTIONAL_build="ccache liburing-dev"
 DSV4_OPTIONAL_test="libdnnl-dev g++-aarch64-linux-gnu"
+# Half a gigabyte to see that the HIP plugin compiles.
+DSV4_PACKAGES_ci=""
+DSV4_OPTIONAL_ci="hipcc libamdhip64-dev rocm-device-libs"
 
 # Programs count as there whatever package brought them.
 package_present() {

@@ -19,7 +19,9 @@ for argument in "$@"; do
     esac
 done
 
-ensure_packages build test
+groups="build test"
+if [ "${CI:-}" = true ]; then groups="$groups ci"; fi
+ensure_packages $groups # words
 jobs=$(nproc)
 werror=OFF
 if [ "${CI:-}" = true ]; then werror=ON; fi
@@ -35,7 +37,7 @@ build() { # preset, cmake --build arguments ...
     local gpu=OFF
     if [ "$preset" = release ]; then gpu=AUTO; fi
     if ! cmake --preset "$preset" -DDSV4_BUILD_TESTS=ON -DDSV4_CPU_ONEDNN=ON -DDSV4_WERROR=$werror -DDSV4_CUDA=$gpu \
-        -DDSV4_HIP=$gpu >"build-$preset/configure.log" 2>&1; then
+        -DDSV4_HIP=$gpu -DDSV4_HIP_OPTIMIZATION=-O1 >"build-$preset/configure.log" 2>&1; then
         cat "build-$preset/configure.log" >&2
         return 1
     fi

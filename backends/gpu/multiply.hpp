@@ -332,9 +332,10 @@ template <class F> struct AnyUnit {
 template <class F, int tiles>
 __device__ __forceinline__ void any_segment(AnyUnit<F> &unit, int32_t k_end, const uint16_t *xs, int pitch, int columns,
                                             float (&sums)[tiles][4]) {
+    [[maybe_unused]] constexpr int together = tiles > 1 ? Chunks<F>::per_segment : 1;
 #pragma unroll
     for (int n = 0; n < tiles; ++n) sums[n][0] = sums[n][1] = sums[n][2] = sums[n][3] = 0;
-#pragma unroll(tiles > 1 ? Chunks <F>::per_segment : 1)
+#pragma unroll together
     for (int chunk = 0; chunk < Chunks<F>::per_segment; ++chunk) {
         Raw<F> next = unit.raw;
         unit.cursor.advance(Raw<F>::groups);
