@@ -37,11 +37,11 @@ build() { # preset, cmake --build arguments ...
     local gpu=OFF
     if [ "$preset" = release ]; then gpu=AUTO; fi
     if ! cmake --preset "$preset" -DDSV4_BUILD_TESTS=ON -DDSV4_CPU_ONEDNN=ON -DDSV4_WERROR=$werror -DDSV4_CUDA=$gpu \
-        -DDSV4_HIP=$gpu -DDSV4_HIP_OPTIMIZATION=-O1 >"build-$preset/configure.log" 2>&1; then
+        -DDSV4_HIP=OFF >"build-$preset/configure.log" 2>&1; then
         cat "build-$preset/configure.log" >&2
         return 1
     fi
-    if [ "$gpu" = AUTO ]; then grep -E '^-- (CUDA|HIP) plugin: ' "build-$preset/configure.log" || true; fi
+    if [ "$gpu" = AUTO ]; then grep -E '^-- CUDA plugin: ' "build-$preset/configure.log" || true; fi
     cmake --build "build-$preset" -j "$jobs" "$@"
 }
 
@@ -54,6 +54,15 @@ if [ ! -d ../shared ]; then
 fi
 
 build release
+# In a tree of its own: AMD's runtime hides allocations that fail from the test that lets each of them fail.
+if command -v hipcc >/dev/null; then
+    say "Building: the HIP plugin"
+    cmake -S . -B build-hip -G Ninja -DCMAKE_BUILD_TYPE=Release -DDSV4_HIP=ON -DDSV4_HIP_OPTIMIZATION=-O1 \
+        -DDSV4_CUDA=OFF -DDSV4_CPU_ONEDNN=OFF >/dev/null
+    cmake --build build-hip -j "$jobs" --target dsv4-hip
+else
+    echo "!! SKIPPED: no hipcc; the HIP plugin is not compiled"
+fi
 failed=""
 if [ $sanitizers = yes ]; then
     # Everything that reads what others wrote, or is called by others.
